@@ -1,0 +1,209 @@
+//! Identifiers and their text forms: devices, swarms, logs, hashes, versions.
+//!
+//! Text is lower-case base32 without padding (RFC 4648): safe in file names, chat messages and shells.
+
+use std::fmt;
+use std::str::FromStr;
+
+use data_encoding::BASE32_NOPAD;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::codec::tuple_codec;
+
+/// Writes bytes in the project's text form.
+#[must_use]
+pub fn to_text(bytes: &[u8]) -> String {
+    BASE32_NOPAD.encode(bytes).to_ascii_lowercase()
+}
+
+/// Reads the project's text form; `None` if it is not that.
+#[must_use]
+pub fn from_text(text: &str) -> Option<Vec<u8>> {
+    BASE32_NOPAD.decode(text.to_ascii_uppercase().as_bytes()).ok()
+}
+
+/// Text that does not name an identifier of the wanted kind.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("not a valid {0}")]
+pub struct BadId(&'static str);
+
+macro_rules! bytes_id {
+    ($(#[$doc:meta])* $name:ident, $len:literal, $word:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+        pub struct $name([u8; $len]);
+
+        impl $name {
+            /// Wraps raw bytes.
+            #[must_use]
+            pub const fn new(bytes: [u8; $len]) -> Self {
+                Self(bytes)
+            }
+
+            /// The raw bytes.
+            #[must_use]
+            pub const fn as_bytes(&self) -> &[u8; $len] {
+                &self.0
+            }
+
+            /// The first ten characters of the text form: enough to tell the members of a swarm apart.
+            #[must_use]
+            pub fn short(&self) -> String {
+                let mut text = to_text(&self.0);
+                text.truncate(10);
+                text
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&to_text(&self.0))
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.short())
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = BadId;
+
+            fn from_str(text: &str) -> Result<Self, BadId> {
+                let bytes = from_text(text).ok_or(BadId($word))?;
+                Ok(Self(bytes.try_into().map_err(|_| BadId($word))?))
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+                s.serialize_bytes(&self.0)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+                crate::codec::fixed_bytes(d).map(Self)
+            }
+        }
+    };
+}
+
+bytes_id!(
+    /// A device: its Ed25519 public key. Its libp2p peer id is derived from the same key.
+    DeviceId, 32, "device id"
+);
+bytes_id!(
+    /// A swarm: the BLAKE3 hash of its signed genesis.
+    SwarmId, 32, "swarm id"
+);
+bytes_id!(
+    /// A 32-byte BLAKE3 hash.
+    Hash, 32, "hash"
+);
+bytes_id!(
+    /// The first 8 bytes of a hash, where naming one thing among few is enough.
+    Hash8, 8, "short hash"
+);
+
+impl Hash {
+    /// The first 8 bytes.
+    #[must_use]
+    pub fn short8(&self) -> Hash8 {
+        let mut out = [0; 8];
+        out.copy_from_slice(&self.0[..8]);
+        Hash8(out)
+    }
+}
+
+/// One author's log in one epoch. `shard` is 0 until placement exists.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LogId {
+    /// The device that signs this log.
+    pub author: DeviceId,
+    /// Random; a new one is opened when the old log cannot safely go on.
+    pub epoch: u32,
+    /// Reserved for partial replication: 0.
+    pub shard: u16,
+}
+tuple_codec!(LogId { author, epoch, shard });
+
+impl LogId {
+    /// Length of [`LogId::to_bytes`].
+    pub const LEN: usize = 38;
+
+    /// Fixed-width big-endian form: byte order equals `Ord`, so that stores can use it as a key.
+    #[must_use]
+    pub fn to_bytes(&self) -> [u8; Self::LEN] {
+        let mut out = [0; Self::LEN];
+        out[..32].copy_from_slice(self.author.as_bytes());
+        out[32..36].copy_from_slice(&self.epoch.to_be_bytes());
+        out[36..].copy_from_slice(&self.shard.to_be_bytes());
+        out
+    }
+
+    /// Reads [`LogId::to_bytes`] back.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8; Self::LEN]) -> Self {
+        let (author, rest) = bytes.split_at(32);
+        let mut id = [0; 32];
+        id.copy_from_slice(author);
+        Self {
+            author: DeviceId(id),
+            epoch: u32::from_be_bytes([rest[0], rest[1], rest[2], rest[3]]),
+            shard: u16::from_be_bytes([rest[4], rest[5]]),
+        }
+    }
+}
+
+impl fmt::Debug for LogId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{:08x}", self.author.short(), self.epoch)
+    }
+}
+
+/// Names one write exactly: its log, its sequence number there, and the start of its hash.
+///
+/// Naming by hash makes a claim about a write that does not exist yet infeasible.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Version {
+    /// The log that holds the write.
+    pub log: LogId,
+    /// Sequence number in that log, from 1.
+    pub seq: u64,
+    /// Start of the operation's hash.
+    pub hash: Hash8,
+}
+tuple_codec!(Version { log, seq, hash });
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut bytes = Vec::with_capacity(LogId::LEN + 16);
+        bytes.extend_from_slice(&self.log.to_bytes());
+        bytes.extend_from_slice(&self.seq.to_be_bytes());
+        bytes.extend_from_slice(self.hash.as_bytes());
+        f.write_str(&to_text(&bytes))
+    }
+}
+
+impl FromStr for Version {
+    type Err = BadId;
+
+    fn from_str(text: &str) -> Result<Self, BadId> {
+        const BAD: BadId = BadId("version");
+        let bytes: [u8; LogId::LEN + 16] =
+            from_text(text).ok_or(BAD)?.try_into().map_err(|_| BAD)?;
+        let mut log = [0; LogId::LEN];
+        let mut seq = [0; 8];
+        let mut hash = [0; 8];
+        log.copy_from_slice(&bytes[..LogId::LEN]);
+        seq.copy_from_slice(&bytes[LogId::LEN..LogId::LEN + 8]);
+        hash.copy_from_slice(&bytes[LogId::LEN + 8..]);
+        Ok(Self {
+            log: LogId::from_bytes(&log),
+            seq: u64::from_be_bytes(seq),
+            hash: Hash8(hash),
+        })
+    }
+}

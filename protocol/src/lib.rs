@@ -1,0 +1,3 @@
+//! swarmkv's pure core.
+pub mod codec;
+pub mod id;
