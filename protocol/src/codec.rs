@@ -31,11 +31,7 @@ pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
 pub fn decode<'a, T: Serialize + Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, CodecError> {
     let value: T =
         serde_cbor::from_slice(bytes).map_err(|e| CodecError::Malformed(e.to_string()))?;
-    if encode(&value) == bytes {
-        Ok(value)
-    } else {
-        Err(CodecError::NotCanonical)
-    }
+    if encode(&value) == bytes { Ok(value) } else { Err(CodecError::NotCanonical) }
 }
 
 /// Reads a CBOR byte string of exactly `N` bytes.

@@ -200,10 +200,6 @@ impl FromStr for Version {
         log.copy_from_slice(&bytes[..LogId::LEN]);
         seq.copy_from_slice(&bytes[LogId::LEN..LogId::LEN + 8]);
         hash.copy_from_slice(&bytes[LogId::LEN + 8..]);
-        Ok(Self {
-            log: LogId::from_bytes(&log),
-            seq: u64::from_be_bytes(seq),
-            hash: Hash8(hash),
-        })
+        Ok(Self { log: LogId::from_bytes(&log), seq: u64::from_be_bytes(seq), hash: Hash8(hash) })
     }
 }

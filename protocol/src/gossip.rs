@@ -1,0 +1,52 @@
+//! Commits held while their predecessors are on the way: bounded in number and bytes, newest dropped
+//! first, for repair brings whatever is missing anyway.
+
+use std::collections::BTreeMap;
+
+use crate::commit::VerifiedCommit;
+use crate::id::LogId;
+use crate::limits::{MAX_HELD, MAX_HELD_BYTES};
+
+/// The commits that wait.
+#[derive(Debug, Default)]
+pub(crate) struct Held {
+    commits: BTreeMap<(LogId, u64), VerifiedCommit>,
+    bytes: usize,
+}
+
+impl Held {
+    /// Holds a commit if there is room.
+    pub(crate) fn push(&mut self, commit: VerifiedCommit) {
+        let size = commit.ops_bytes();
+        if self.commits.len() >= MAX_HELD || self.bytes + size > MAX_HELD_BYTES {
+            return;
+        }
+        let header = commit.header().header();
+        let place = (header.log, header.first_seq());
+        self.bytes += size;
+        if let Some(old) = self.commits.insert(place, commit) {
+            self.bytes -= old.ops_bytes();
+        }
+    }
+
+    /// Takes the commit that begins right after `seq`, and drops those that lie at or below it.
+    pub(crate) fn next(&mut self, log: &LogId, seq: u64) -> Option<VerifiedCommit> {
+        let passed: Vec<(LogId, u64)> =
+            self.commits.range((*log, 0)..=(*log, seq)).map(|(place, _)| *place).collect();
+        for place in passed {
+            self.take(place);
+        }
+        self.take((*log, seq + 1))
+    }
+
+    fn take(&mut self, place: (LogId, u64)) -> Option<VerifiedCommit> {
+        let commit = self.commits.remove(&place)?;
+        self.bytes -= commit.ops_bytes();
+        Some(commit)
+    }
+
+    /// Commits held.
+    pub(crate) fn len(&self) -> usize {
+        self.commits.len()
+    }
+}

@@ -1,0 +1,240 @@
+//! What goes into the engine and what comes out of it.
+
+use crate::codec::Bytes;
+use crate::id::{DeviceId, Hash, LogId, Version};
+use crate::op::Body;
+use crate::store::{StoreError, Write};
+use crate::ticket::Invite;
+
+/// Names a request of the driver's, so that the answer finds its way back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Token(pub u64);
+
+/// Names a repair session. Those this side opens are even, those it serves odd.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionId(pub u64);
+
+/// One operation that a local user asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// The key.
+    pub key: Bytes,
+    /// What is done to it.
+    pub body: Body,
+    /// Unix milliseconds after which the value is no longer shown.
+    pub expires_at: Option<u64>,
+    /// Done only if this holds on this replica.
+    pub condition: Option<Condition>,
+}
+
+/// What must hold of a key for a write to go ahead. It promises only this replica's view.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// Nothing is shown on it.
+    Absent,
+    /// Its siblings are exactly these.
+    Siblings(Vec<Version>),
+}
+
+/// Everything that can happen to a replica.
+#[derive(Debug)]
+pub enum Input {
+    /// Local users' operations, one transaction: queued until [`Input::Commit`].
+    Write(Token, Vec<Change>),
+    /// The driver is ready to make a commit durable: sign what is queued, one group at a time.
+    Commit,
+    /// A gossip message; answered by [`Output::Verdict`] in any case.
+    Gossip {
+        /// Names the message for the verdict.
+        token: Token,
+        /// Who handed it over (not who wrote it).
+        from: DeviceId,
+        /// The message.
+        bytes: Vec<u8>,
+    },
+    /// A member is connected.
+    Connected(DeviceId),
+    /// It no longer is.
+    Disconnected(DeviceId),
+    /// A peer is connected that one side takes for a stranger.
+    Stranger(DeviceId),
+    /// A member opened a repair session to this replica.
+    SessionOpened(SessionId, DeviceId),
+    /// The session can take one more frame.
+    SessionReady(SessionId),
+    /// A frame arrived on it.
+    SessionFrame(SessionId, Vec<u8>),
+    /// It is over, whoever ended it.
+    SessionClosed(SessionId),
+    /// Somebody, perhaps a stranger, asked something on the join protocol.
+    Asked {
+        /// Names the request for [`Output::Answer`].
+        token: Token,
+        /// Who asks: the transport has proven this key.
+        peer: DeviceId,
+        /// The request.
+        bytes: Vec<u8>,
+    },
+    /// The answer to an [`Output::Ask`].
+    Answered(DeviceId, Vec<u8>),
+    /// A local user invites; answered by [`Output::Invited`].
+    Invite {
+        /// Names the request.
+        token: Token,
+        /// Fresh random bytes.
+        secret: [u8; 16],
+        /// What is allowed.
+        invite: Invite,
+    },
+    /// Nothing but time passed.
+    Tick,
+}
+
+/// What a forwarded message deserves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Genuine: pass it on.
+    Accept,
+    /// No honest node would send it: it counts against the sender.
+    Reject,
+    /// Not for us to judge: drop it, blame nobody.
+    Ignore,
+}
+
+/// What the driver must do, in this order. A [`Output::Persist`] is durable before any later output is
+/// carried out, verdicts excepted.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Make these writes durable, together or not at all.
+    Persist(Vec<Write>),
+    /// Pass a verdict on a gossip message. May be carried out at once.
+    Verdict(Token, Verdict),
+    /// Gossip a message of our own.
+    Publish(Vec<u8>),
+    /// Open a repair session.
+    OpenSession(SessionId, DeviceId),
+    /// Send a frame on it; the next is due after [`Input::SessionReady`].
+    SendFrame(SessionId, Vec<u8>),
+    /// End it.
+    CloseSession(SessionId),
+    /// Answer an [`Input::Asked`].
+    Answer(Token, Vec<u8>),
+    /// Ask a connected peer on the join protocol.
+    Ask(DeviceId, Vec<u8>),
+    /// A local write is durable; the names of its operations, in order.
+    Written(Token, Vec<Version>),
+    /// A local write was refused before anything was written.
+    WriteRefused(Token, WriteRefused),
+    /// The ticket is durable, or the reason why there is none.
+    Invited(Token, Result<(), InviteRefused>),
+    /// What readers see moved: heads as of this point in the order.
+    Advanced,
+    /// The set of members changed.
+    MembersChanged,
+    /// A device was admitted on a ticket of ours.
+    Admitted {
+        /// The device.
+        device: DeviceId,
+        /// Its name.
+        label: String,
+        /// The words that it shows as well.
+        check_words: String,
+    },
+}
+
+/// Why a local write was refused. Nothing was written.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum WriteRefused {
+    /// The role or prefix does not allow it.
+    #[error("this device is not allowed to write there: {0}")]
+    NotAllowed(&'static str),
+    /// Too large, or malformed.
+    #[error("{0}")]
+    Invalid(String),
+    /// The condition does not hold; the siblings that are there instead.
+    #[error("the condition is not met")]
+    Condition(Vec<Version>),
+    /// Too many writes wait already.
+    #[error("too many writes are waiting")]
+    Busy,
+}
+
+/// Why no ticket was made.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InviteRefused {
+    /// Only ranks above the role given may invite.
+    #[error("this device's rank does not allow it")]
+    NotAllowed,
+    /// Too many open tickets.
+    #[error("too many tickets are open")]
+    TooMany,
+    /// No uses, or too long a life.
+    #[error("the ticket would be of no use, or live too long")]
+    Invalid,
+}
+
+/// Why [`crate::engine::Engine::handle`] could not do all it was asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// A peer sent something that was refused. State is untouched by it.
+    #[error("{peer:?}: {reason}")]
+    Peer {
+        /// The peer that handed it over.
+        peer: DeviceId,
+        /// What was wrong.
+        reason: String,
+        /// Whether every honest node would refuse it: then the peer is to blame.
+        damning: bool,
+    },
+    /// Storage failed: stop the replica.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Fault {
+    pub(crate) fn peer(peer: DeviceId, reason: impl ToString, damning: bool) -> Self {
+        Self::Peer { peer, reason: reason.to_string(), damning }
+    }
+}
+
+/// How one log stands, for `status`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogStatus {
+    /// The log.
+    pub log: LogId,
+    /// Last proven operation.
+    pub seq: u64,
+    /// Live slots, tombstones too.
+    pub slots: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Stamp of the head, in Unix milliseconds.
+    pub stamp: u64,
+    /// Last sequence number set aside by repair; 0: none.
+    pub staged: u64,
+    /// A header whose live root its author got wrong: the log stands still here.
+    pub frozen: Option<Hash>,
+    /// Two histories of this log were seen.
+    pub forked: bool,
+}
+
+/// Running totals since the start, for `status` and tests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Commits signed here.
+    pub commits_signed: u64,
+    /// Commits of others applied from gossip.
+    pub commits_applied: u64,
+    /// Logs moved forward by repair.
+    pub logs_repaired: u64,
+    /// Slots received by repair.
+    pub slots_received: u64,
+    /// Messages that every honest node would refuse.
+    pub rejected: u64,
+    /// Messages ignored without blame.
+    pub ignored: u64,
+    /// Repair sessions begun.
+    pub pulls: u64,
+    /// Repair sessions that found both sides equal.
+    pub pulls_equal: u64,
+}

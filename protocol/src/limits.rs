@@ -1,0 +1,92 @@
+//! Every bound of the core in one place. A number that a peer can push against stands here, with the
+//! relations between bounds asserted at compile time.
+
+/// Protocol version of everything this build writes. Other versions are ignored, never punished.
+pub const VERSION: u8 = 1;
+
+/// Longest key, in bytes.
+pub const MAX_KEY: usize = 1024;
+/// Largest value, in bytes.
+pub const MAX_VALUE: usize = 1 << 20;
+/// Most writes of other logs that one operation may name. More than that stay siblings for a while.
+pub const MAX_CTX: usize = 256;
+/// Bytes of one context entry on the wire, at most.
+const CTX_ENTRY: usize = 72;
+/// Largest encoded operation.
+pub const MAX_OP: usize = MAX_VALUE + MAX_KEY + MAX_CTX * CTX_ENTRY + 64;
+
+/// Operations that concurrent writers may share in one commit.
+pub const GROUP_OPS: usize = 256;
+/// Operation bytes that concurrent writers may share in one commit.
+pub const GROUP_BYTES: usize = 48 * 1024;
+/// Operations in one transaction.
+pub const MAX_TX_OPS: usize = 4096;
+/// Operation bytes in one transaction.
+pub const MAX_TX_BYTES: usize = 8 << 20;
+/// Local writes waiting to be committed.
+pub const MAX_QUEUED_WRITES: usize = 8192;
+
+/// Largest message handed to gossip; a larger commit is announced by its header and pulled.
+pub const MAX_GOSSIP: usize = 60 * 1024;
+/// Largest value that travels inside a gossip message.
+pub const MAX_GOSSIP_VALUE: usize = 16 * 1024;
+
+/// Bytes of slots that a repair session sends in one frame, unless one slot alone is larger.
+pub const CHUNK_BYTES: usize = 128 * 1024;
+/// Slots in one repair frame.
+pub const CHUNK_SLOTS: usize = 4096;
+/// Largest repair frame.
+pub const MAX_FRAME: usize = 1280 * 1024;
+/// Repair sessions served at once to all peers together.
+pub const MAX_SERVED: usize = 32;
+/// Repair sessions served at once to one peer.
+pub const MAX_SERVED_PER_PEER: usize = 4;
+/// Slots tidied in one step after a log moved on.
+pub const CHORE_SLOTS: usize = 1024;
+
+/// Logs that a replica follows.
+pub const MAX_LOGS: usize = 8192;
+/// Statements in a roster.
+pub const MAX_STATEMENTS: usize = 4096;
+/// Largest statement or genesis.
+pub const MAX_STATEMENT: usize = 4096;
+/// Ranges of retired sequence numbers in one header.
+pub const MAX_RANGES: usize = 1024;
+/// Largest signed header.
+pub const MAX_HEADER: usize = 512 + MAX_RANGES * 20;
+/// Longest device label, in bytes.
+pub const MAX_LABEL: usize = 64;
+/// Open tickets.
+pub const MAX_TICKETS: usize = 256;
+/// Longest life of a ticket, in milliseconds: a week.
+pub const MAX_TICKET_MS: u64 = 7 * 24 * 3_600_000;
+/// Largest answer on the join protocol.
+pub const MAX_JOIN_ANSWER: usize = 1 << 20;
+/// Largest request on the join protocol: a stranger may send no more.
+pub const MAX_JOIN_REQUEST: usize = 256 * 1024;
+
+/// Commits held while their predecessors are on the way.
+pub const MAX_HELD: usize = 1024;
+/// Bytes of such commits.
+pub const MAX_HELD_BYTES: usize = 8 << 20;
+
+/// How far a received stamp may move the local clock ahead, in milliseconds.
+pub const CLOCK_LEAD_MS: u64 = 5_000;
+/// An own stamp further ahead of the clock than this opens a new epoch, in milliseconds.
+pub const EPOCH_LEAD_MS: u64 = 3_600_000;
+
+/// Pause between repair rounds with a random peer, in milliseconds (jittered by a half each way).
+pub const REPAIR_EVERY_MS: u64 = 4_000;
+/// A repair session that brings nothing for this long is given up, in milliseconds.
+pub const PULL_STALLED_MS: u64 = 10_000;
+/// A peer whose offer for a log proved false is not asked for that log for this long, in milliseconds.
+pub const DISTRUST_MS: u64 = 60_000;
+/// Pause before introducing ourselves to one peer again, in milliseconds.
+pub const INTRODUCE_EVERY_MS: u64 = 5_000;
+
+const _: () = assert!(MAX_OP + 4096 <= MAX_FRAME);
+const _: () = assert!(MAX_LOGS * 80 <= MAX_FRAME);
+const _: () = assert!(MAX_STATEMENTS * 12 <= MAX_FRAME);
+const _: () = assert!(GROUP_BYTES + MAX_HEADER / 2 < MAX_GOSSIP);
+const _: () = assert!(MAX_GOSSIP_VALUE < GROUP_BYTES);
+const _: () = assert!(GROUP_OPS <= MAX_TX_OPS && GROUP_BYTES <= MAX_TX_BYTES);

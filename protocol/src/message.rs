@@ -1,0 +1,169 @@
+//! Wire messages. A version byte leads each; another version is ignored, never punished.
+
+use serde::{Deserialize, Serialize};
+
+use crate::codec::{self, Bytes, CodecError, tuple_codec};
+use crate::digest::Entry;
+use crate::id::{Hash, Hash8, LogId};
+use crate::limits::VERSION;
+use crate::store::RawSlot;
+use crate::time::Hlc;
+
+/// Bytes that are no message of ours.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BadMessage {
+    /// Nothing at all.
+    #[error("empty message")]
+    Empty,
+    /// Another protocol version: an upgrade may help.
+    #[error("message of protocol version {0}, this build speaks {VERSION}")]
+    Version(u8),
+    /// Not canonical.
+    #[error("message is {0}")]
+    Codec(#[from] CodecError),
+}
+
+/// Encodes a message with its version byte.
+#[must_use]
+pub fn encode<T: Serialize>(message: &T) -> Vec<u8> {
+    let mut out = vec![VERSION];
+    out.extend(codec::encode(message));
+    out
+}
+
+/// Decodes a message.
+///
+/// # Errors
+/// When it is of another version or not canonical.
+pub fn decode<'a, T: Serialize + Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, BadMessage> {
+    match bytes.split_first() {
+        None => Err(BadMessage::Empty),
+        Some((&VERSION, rest)) => Ok(codec::decode(rest)?),
+        Some((&other, _)) => Err(BadMessage::Version(other)),
+    }
+}
+
+/// What members gossip.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Gossip {
+    /// A whole commit.
+    Commit(Bytes),
+    /// The signed header of a commit too large to gossip: pull it.
+    Announce(Bytes),
+    /// A roster statement.
+    Statement(Bytes),
+}
+
+/// One message of a repair session. The initiator pulls, the other side serves.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Repair {
+    /// Initiator: hash of roster and version digest.
+    Hello(Hash),
+    /// Server: ours is the same; done. Says whether the server has itself once been whole.
+    Same(bool),
+    /// Server: ours differs; the hash is the roster's.
+    Differs(Hash),
+    /// Initiator: rosters differ; short names of the statements held, ascending.
+    Roster(Vec<Hash8>),
+    /// Server: the statements that the initiator lacks, and short names of all.
+    Statements(Statements),
+    /// Initiator: statements that the server lacks, and the version digest.
+    Digest(Digest),
+    /// Server: what follows.
+    Plan(Plan),
+    /// Server: a log's slots follow.
+    Start(Start),
+    /// Server: slots, ascending.
+    Slots(Vec<SlotRecord>),
+    /// Server: the log's slots are all sent; this header proves them.
+    End(End),
+    /// Server: all sent.
+    Done,
+}
+
+/// See [`Repair::Statements`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Statements {
+    /// Signed statements that the other side lacks.
+    pub missing: Vec<Bytes>,
+    /// Short names of the statements held, ascending.
+    pub names: Vec<Hash8>,
+}
+tuple_codec!(Statements { missing, names });
+
+/// See [`Repair::Digest`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Digest {
+    /// Signed statements that the other side lacks.
+    pub statements: Vec<Bytes>,
+    /// Whether these are all entries, or only those that changed since this side last told the other
+    /// on the same connection.
+    pub full: bool,
+    /// The entries, ascending by log.
+    pub entries: Vec<Entry>,
+}
+tuple_codec!(Digest { statements, full, entries });
+
+/// See [`Repair::Plan`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// Whether the server has itself once been whole.
+    pub whole: bool,
+    /// The logs that will be sent.
+    pub logs: Vec<Planned>,
+}
+tuple_codec!(Plan { whole, logs });
+
+/// One log of a plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Planned {
+    /// The log.
+    pub log: LogId,
+    /// Its last sequence number now.
+    pub seq: u64,
+    /// About how many slots will be sent: for showing progress.
+    pub slots: u64,
+}
+tuple_codec!(Planned { log, seq, slots });
+
+/// See [`Repair::Start`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Start {
+    /// The log.
+    pub log: LogId,
+    /// Slots sent are greater than this: what the receiver said it has or has staged.
+    pub from: u64,
+    /// Start of the hash of the server's header at the receiver's head, if the server kept it.
+    pub link: Option<Hash8>,
+    /// The server's newest signed header now: bounds what the receiver must set aside.
+    pub header: Bytes,
+}
+tuple_codec!(Start { log, from, link, header });
+
+/// A slot on the wire; its log is that of the [`Start`] before it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SlotRecord {
+    /// Place in the log.
+    pub seq: u64,
+    /// Stamp of the commit that carried it.
+    pub hlc: Hlc,
+    /// The encoded operation.
+    pub op: Bytes,
+}
+tuple_codec!(SlotRecord { seq, hlc, op });
+
+impl From<RawSlot> for SlotRecord {
+    fn from(raw: RawSlot) -> Self {
+        Self { seq: raw.seq, hlc: raw.hlc, op: raw.op }
+    }
+}
+
+/// See [`Repair::End`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct End {
+    /// The newest signed header.
+    pub header: Bytes,
+    /// Sequence numbers given up since the receiver's head: ascending, disjoint, inclusive ranges.
+    pub gone: Vec<(u64, u64)>,
+}
+tuple_codec!(End { header, gone });

@@ -1,0 +1,375 @@
+//! The pulling side: asks, sets aside what arrives, and moves a log's head when it is proven.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::codec::Bytes;
+use crate::commit::{SignedHeader, VerifiedHeader, ranges_ascend};
+use crate::digest::Entry;
+use crate::id::{DeviceId, Hash8, LogId};
+use crate::io::{Fault, Output, SessionId};
+use crate::limits::{CHUNK_SLOTS, DISTRUST_MS, MAX_LOGS, MAX_STATEMENTS, PULL_STALLED_MS};
+use crate::log::{Chore, Log, Staged};
+use crate::message::{self, Digest, End, Plan, Repair, SlotRecord, Start, Statements};
+use crate::op::{Op, Slot};
+use crate::replica::{Replica, proves};
+use crate::store::{Store, Write};
+use crate::time::Now;
+
+/// Room for what the source writes while it streams: set aside beyond the size signed at the start.
+const STAGE_SLACK: u64 = 64 << 20;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Hello,
+    Roster,
+    Streaming,
+}
+
+/// A log whose slots are arriving.
+#[derive(Clone, Debug)]
+struct Receiving {
+    log: LogId,
+    upto: u64,
+    bound: u64,
+}
+
+/// How a session stands after a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pulled {
+    /// Goes on.
+    More,
+    /// Both sides were equal; says whether the peer has once been whole.
+    Equal(bool),
+    /// Everything planned was dealt with.
+    Done,
+}
+
+/// Logs that a peer's false offers are not accepted for, and until when.
+pub(crate) type Distrust = BTreeMap<(DeviceId, LogId), u64>;
+
+/// What a peer was last told on this connection.
+pub(crate) type Told = BTreeMap<LogId, Entry>;
+
+/// One session that pulls from one peer.
+#[derive(Debug)]
+pub(crate) struct Pull {
+    pub(crate) session: SessionId,
+    pub(crate) peer: DeviceId,
+    /// Given up at this monotonic millisecond unless something arrives.
+    pub(crate) deadline: u64,
+    /// Slots received and planned in all, for showing progress.
+    pub(crate) received: u64,
+    pub(crate) planned: u64,
+    /// Whether a log moved.
+    pub(crate) learned: bool,
+    phase: Phase,
+    plan: Option<Plan>,
+    receiving: Option<Receiving>,
+    outbox: VecDeque<Vec<u8>>,
+    ready: bool,
+    telling: Vec<Entry>,
+}
+
+impl Pull {
+    pub(crate) fn start<S: Store>(
+        session: SessionId,
+        peer: DeviceId,
+        now: Now,
+        replica: &mut Replica<S>,
+    ) -> Self {
+        replica.out.push_back(Output::OpenSession(session, peer));
+        let hello = message::encode(&Repair::Hello(replica.state_hash()));
+        Self {
+            session,
+            peer,
+            deadline: now.mono + PULL_STALLED_MS,
+            received: 0,
+            planned: 0,
+            learned: false,
+            phase: Phase::Hello,
+            plan: None,
+            receiving: None,
+            outbox: VecDeque::from([hello]),
+            ready: false,
+            telling: Vec::new(),
+        }
+    }
+
+    /// The session can take one more frame.
+    pub(crate) fn ready<S>(&mut self, replica: &mut Replica<S>) {
+        self.ready = true;
+        self.pump(replica);
+    }
+
+    fn pump<S>(&mut self, replica: &mut Replica<S>) {
+        if self.ready
+            && let Some(frame) = self.outbox.pop_front()
+        {
+            self.ready = false;
+            replica.out.push_back(Output::SendFrame(self.session, frame));
+        }
+    }
+
+    fn say<S>(&mut self, message: &Repair, replica: &mut Replica<S>) {
+        self.outbox.push_back(message::encode(message));
+        self.pump(replica);
+    }
+
+    /// What the peer has been told once this session is through.
+    pub(crate) fn told(&self) -> &[Entry] {
+        &self.telling
+    }
+
+    /// Whether a fresh replica is whole after this session: the peer was, and all it planned is here.
+    pub(crate) fn makes_whole<S: Store>(&self, replica: &Replica<S>) -> bool {
+        self.plan.as_ref().is_some_and(|plan| {
+            let arrived = |log: &LogId| replica.logs.get(log).map_or(0, Log::seq);
+            plan.whole && plan.logs.iter().all(|planned| arrived(&planned.log) >= planned.seq)
+        })
+    }
+
+    /// Takes one frame.
+    pub(crate) fn frame<S: Store>(
+        &mut self,
+        bytes: &[u8],
+        now: Now,
+        told: &Told,
+        distrust: &mut Distrust,
+        replica: &mut Replica<S>,
+    ) -> Result<Pulled, Fault> {
+        let message: Repair = message::decode(bytes).map_err(|bad| {
+            let damning = !matches!(bad, message::BadMessage::Version(_));
+            Fault::peer(self.peer, bad, damning)
+        })?;
+        self.deadline = now.mono + PULL_STALLED_MS;
+        match (self.phase, message) {
+            (Phase::Hello, Repair::Same(whole)) => return Ok(Pulled::Equal(whole)),
+            (Phase::Hello, Repair::Differs(roster)) if roster == replica.roster.hash() => {
+                self.tell_digest(&[], true, told, replica);
+            }
+            (Phase::Hello, Repair::Differs(_)) => {
+                self.phase = Phase::Roster;
+                self.say(&Repair::Roster(replica.roster.names()), replica);
+            }
+            (Phase::Roster, Repair::Statements(Statements { missing, names })) => {
+                if names.len() > MAX_STATEMENTS {
+                    return Err(self.nonsense("names too many statements"));
+                }
+                replica.take_statements(&missing, false);
+                self.tell_digest(&names, false, told, replica);
+            }
+            (Phase::Streaming, Repair::Plan(plan)) if self.plan.is_none() => {
+                if plan.logs.len() > MAX_LOGS {
+                    return Err(self.nonsense("plans too many logs"));
+                }
+                self.planned = plan.logs.iter().map(|p| p.slots).fold(0, u64::saturating_add);
+                self.plan = Some(plan);
+            }
+            (Phase::Streaming, Repair::Start(start)) if self.plan.is_some() => {
+                self.receiving = self.start_log(&start, now, distrust, replica)?;
+            }
+            (Phase::Streaming, Repair::Slots(slots)) => self.slots(slots, replica)?,
+            (Phase::Streaming, Repair::End(end)) => self.end_log(&end, now, distrust, replica)?,
+            (Phase::Streaming, Repair::Done) if self.plan.is_some() => return Ok(Pulled::Done),
+            _ => return Err(self.nonsense("message out of turn")),
+        }
+        Ok(Pulled::More)
+    }
+
+    fn nonsense(&self, reason: &'static str) -> Fault {
+        Fault::peer(self.peer, reason, true)
+    }
+
+    fn tell_digest<S: Store>(
+        &mut self,
+        names: &[Hash8],
+        same_roster: bool,
+        told: &Told,
+        replica: &mut Replica<S>,
+    ) {
+        self.phase = Phase::Streaming;
+        self.telling = replica.entries().collect();
+        let full = told.is_empty();
+        let changed = self.telling.iter().filter(|e| full || told.get(&e.log) != Some(*e));
+        let entries = changed.copied().collect();
+        let statements = if same_roster { Vec::new() } else { replica.roster.beyond(names) };
+        self.say(&Repair::Digest(Digest { statements, full, entries }), replica);
+    }
+
+    /// A log begins: decides whether to take it. `None` passes its slots over.
+    fn start_log<S: Store>(
+        &self,
+        start: &Start,
+        now: Now,
+        distrust: &Distrust,
+        replica: &mut Replica<S>,
+    ) -> Result<Option<Receiving>, Fault> {
+        let Some(header) = self.verified(&start.header, replica)? else {
+            return Ok(None);
+        };
+        let claim = header.header();
+        if claim.log != start.log {
+            return Err(self.nonsense("header of another log"));
+        }
+        let distrusted = distrust.get(&(self.peer, start.log)).is_some_and(|t| *t > now.mono);
+        if distrusted || !replica.logs.contains_key(&start.log) && replica.logs.len() >= MAX_LOGS {
+            return Ok(None);
+        }
+        if replica.own_log() == start.log {
+            replica.own_head_elsewhere();
+        }
+        let log = replica.logs.entry(start.log).or_insert_with(|| Log::new(start.log));
+        let cursor = log.staged.as_ref().map_or_else(|| log.seq(), |staged| staged.upto);
+        let forked = start.link.is_some_and(|link| link != log.head_hash().short8());
+        log.forked |= forked;
+        let known_bad = log.frozen == Some(header.hash());
+        let useless = claim.last_seq <= log.seq() || log.chore == Chore::Purge;
+        if forked || known_bad || useless || start.from != cursor {
+            return Ok(None);
+        }
+        let bound = claim.live_bytes.saturating_add(STAGE_SLACK);
+        Ok(Some(Receiving { log: start.log, upto: cursor, bound }))
+    }
+
+    /// A header if it is genuine and allowed here; an unknown grant or version is nobody's fault.
+    fn verified<S>(
+        &self,
+        bytes: &Bytes,
+        replica: &Replica<S>,
+    ) -> Result<Option<VerifiedHeader>, Fault> {
+        match SignedHeader::decode(bytes).and_then(|h| h.verify(&replica.roster)) {
+            Ok(header) => Ok(Some(header)),
+            Err(bad) if bad.damning() => Err(Fault::peer(self.peer, bad, true)),
+            Err(_) => Ok(None),
+        }
+    }
+
+    fn slots<S: Store>(
+        &mut self,
+        records: Vec<SlotRecord>,
+        replica: &mut Replica<S>,
+    ) -> Result<(), Fault> {
+        if records.is_empty() || records.len() > CHUNK_SLOTS {
+            return Err(self.nonsense("chunk of no or too many slots"));
+        }
+        self.received += records.len() as u64;
+        replica.counters.slots_received += records.len() as u64;
+        let Some(receiving) = &mut self.receiving else {
+            return Ok(());
+        };
+        let id = receiving.log;
+        let mut slots = Vec::with_capacity(records.len());
+        for record in records {
+            let op = Op::decode(&id, &record.op).map_err(|b| Fault::peer(self.peer, b, true))?;
+            if record.seq <= receiving.upto {
+                return Err(Fault::peer(self.peer, "slots do not ascend", true));
+            }
+            if !replica.roster.may_write(&id.author, &op.key) {
+                return Err(Fault::peer(self.peer, "slot outside its author's prefix", true));
+            }
+            receiving.upto = record.seq;
+            let size = record.op.len();
+            slots.push((Slot { log: id, seq: record.seq, hlc: record.hlc, op, size }, record.op));
+        }
+        let Some(log) = replica.logs.get(&id) else {
+            return Ok(());
+        };
+        let change = log.stage(&slots, &replica.store)?;
+        let too_much = change.totals.bytes() > receiving.bound;
+        let upto = receiving.upto;
+        let mut writes = change.writes;
+        if let Some(log) = replica.logs.get_mut(&id) {
+            log.staged = Some(Staged { totals: change.totals, upto });
+            if too_much {
+                log.staged = None;
+                log.chore = Chore::Purge;
+                self.receiving = None;
+            }
+            writes.push(log.write());
+        }
+        replica.persist(writes);
+        if too_much {
+            return Err(Fault::peer(self.peer, "sends more than the log's signed size", false));
+        }
+        Ok(())
+    }
+
+    /// A log is all there: proves it and moves its head, or drops the claim.
+    fn end_log<S: Store>(
+        &mut self,
+        end: &End,
+        now: Now,
+        distrust: &mut Distrust,
+        replica: &mut Replica<S>,
+    ) -> Result<(), Fault> {
+        let Some(receiving) = self.receiving.take() else {
+            return Ok(());
+        };
+        let Some(header) = self.verified(&end.header, replica)? else {
+            return Ok(());
+        };
+        let claim = header.header();
+        if claim.log != receiving.log || claim.last_seq < receiving.upto {
+            return Err(self.nonsense("header does not cover the slots sent"));
+        }
+        if !ranges_ascend(&end.gone, claim.last_seq) {
+            return Err(self.nonsense("ranges given up do not ascend"));
+        }
+        let Some(log) = replica.logs.get(&receiving.log) else {
+            return Ok(());
+        };
+        if claim.last_seq <= log.seq() {
+            return Ok(());
+        }
+        let change = log.forget(&end.gone, &replica.store)?;
+        if proves(claim, &change.totals) {
+            let log = log.clone();
+            self.flip(log, header, change.totals, change.writes, &end.gone, replica);
+            if let Some(own) = replica.logs.get(&receiving.log).and_then(|l| l.head.clone()) {
+                replica.observe(&own, now);
+            }
+            replica.apply_held(&receiving.log)?;
+        } else {
+            distrust.retain(|_, until| *until > now.mono);
+            distrust.insert((self.peer, receiving.log), now.mono + DISTRUST_MS);
+            if let Some(log) = replica.logs.get_mut(&receiving.log) {
+                log.staged = None;
+                log.chore = Chore::Purge;
+                let write = log.write();
+                replica.persist(vec![write]);
+            }
+            let reason = format!("what it sent of log {:?} is not what was signed", receiving.log);
+            return Err(Fault::peer(self.peer, reason, false));
+        }
+        Ok(())
+    }
+
+    fn flip<S: Store>(
+        &mut self,
+        mut log: Log,
+        header: VerifiedHeader,
+        totals: crate::slots::Totals,
+        mut writes: Vec<Write>,
+        gone: &[(u64, u64)],
+        replica: &mut Replica<S>,
+    ) {
+        let (base, seq) = (log.seq(), header.header().last_seq);
+        log.chore = match log.chore {
+            Chore::Supersede((from, _)) => Chore::Supersede((from, seq)),
+            _ if base > 0 => Chore::Supersede((base, seq)),
+            other => other,
+        };
+        log.totals = totals;
+        log.staged = None;
+        log.frozen = None;
+        log.note_gone(seq, gone);
+        writes.push(Write::Header { log: log.id, seq, bytes: header.bytes().clone() });
+        log.head = Some(header);
+        writes.push(log.write());
+        replica.logs.insert(log.id, log);
+        replica.persist(writes);
+        replica.out.push_back(Output::Advanced);
+        replica.counters.logs_repaired += 1;
+        self.learned = true;
+    }
+}

@@ -1,0 +1,43 @@
+//! The engine's timers: one table, one deadline out, the reason with it.
+
+use std::collections::BTreeMap;
+
+/// What a deadline is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Timer {
+    /// When to compare digests with a random connected peer.
+    Repair,
+    /// When to give the running pull up unless something arrives.
+    PullStalled,
+    /// When to go on tidying logs that moved on.
+    Tidy,
+}
+
+/// Deadlines in monotonic milliseconds.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Timers(BTreeMap<Timer, u64>);
+
+impl Timers {
+    pub(crate) fn set(&mut self, timer: Timer, at: u64) {
+        self.0.insert(timer, at);
+    }
+
+    pub(crate) fn clear(&mut self, timer: Timer) {
+        self.0.remove(&timer);
+    }
+
+    /// The earliest deadline and its reason.
+    pub(crate) fn next(&self) -> Option<(u64, Timer)> {
+        self.0.iter().map(|(timer, at)| (*at, *timer)).min()
+    }
+
+    /// Takes one timer that is due.
+    pub(crate) fn due(&mut self, now: u64) -> Option<Timer> {
+        let (at, timer) = self.next()?;
+        if at > now {
+            return None;
+        }
+        self.0.remove(&timer);
+        Some(timer)
+    }
+}

@@ -1,0 +1,115 @@
+//! The merged view of one key: which slots are dominated, which are siblings, which one is shown.
+//!
+//! A slot is dominated iff another slot of its key names it exactly in its context (dotted causality
+//! as in Almeida et al., "Scalable and Accurate Causality Tracking", 2014, with hashes in the dots).
+//! Naming by hash makes cycles and claims about the future infeasible.
+
+use crate::codec::Bytes;
+use crate::id::{LogId, Version};
+use crate::limits::MAX_CTX;
+use crate::op::{Body, Slot};
+use crate::store::{RawSlot, StoreError};
+
+/// One slot of a key with its exact name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// The slot.
+    pub slot: Slot,
+    /// Its name.
+    pub version: Version,
+    /// Whether another slot of this key names it.
+    pub dominated: bool,
+}
+
+/// What a key holds for a reader.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Shown {
+    /// A value.
+    Value(Bytes),
+    /// A counter's sum over all concurrent parts.
+    Counter(i128),
+    /// Deleted, expired or never written.
+    Absent,
+}
+
+/// Everything visible on one key, the shown slot first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct View {
+    seen: Vec<Seen>,
+}
+
+impl View {
+    /// Merges a key's stored slots. `head` gives the last proven sequence number of a log (0: none):
+    /// of each log the latest slot up to there counts.
+    ///
+    /// # Errors
+    /// When a stored slot is damaged.
+    pub fn merge(raw: &[RawSlot], head: impl Fn(&LogId) -> u64) -> Result<Self, StoreError> {
+        let mut latest: Vec<&RawSlot> = Vec::new();
+        for slot in raw.iter().filter(|slot| slot.seq <= head(&slot.log)) {
+            match latest.last_mut() {
+                Some(last) if last.log == slot.log => {
+                    if last.seq < slot.seq {
+                        *last = slot;
+                    }
+                }
+                _ => latest.push(slot),
+            }
+        }
+        let mut seen = latest
+            .into_iter()
+            .map(|raw| {
+                let slot = raw.open()?;
+                Ok(Seen { version: slot.version(), slot, dominated: false })
+            })
+            .collect::<Result<Vec<_>, StoreError>>()?;
+        let named: Vec<Version> = seen.iter().flat_map(|s| s.slot.op.ctx.clone()).collect();
+        for one in &mut seen {
+            one.dominated = named.contains(&one.version);
+        }
+        seen.sort_by_key(|s| {
+            let slot = &s.slot;
+            (s.dominated, std::cmp::Reverse((slot.hlc, slot.log, slot.seq)))
+        });
+        Ok(Self { seen })
+    }
+
+    /// The undominated slots, the shown one first.
+    pub fn siblings(&self) -> impl Iterator<Item = &Seen> {
+        self.seen.iter().take_while(|s| !s.dominated)
+    }
+
+    /// What a new write of `own` must name: every visible slot of other logs, dominated ones too.
+    #[must_use]
+    pub fn context(&self, own: &LogId) -> Vec<Version> {
+        let others = self.seen.iter().filter(|s| s.slot.log != *own);
+        let mut ctx: Vec<Version> = others.map(|s| s.version).take(MAX_CTX).collect();
+        ctx.sort_unstable();
+        ctx
+    }
+
+    /// What a reader is shown at Unix millisecond `wall`. An expired slot hides its key like a tombstone.
+    #[must_use]
+    pub fn shown(&self, wall: u64) -> Shown {
+        let Some(first) = self.siblings().next() else {
+            return Shown::Absent;
+        };
+        if first.slot.expired(wall) {
+            return Shown::Absent;
+        }
+        match &first.slot.op.body {
+            Body::Put(value) => Shown::Value(value.clone()),
+            Body::Delete => Shown::Absent,
+            Body::Counter(_) => Shown::Counter(self.sum()),
+        }
+    }
+
+    fn sum(&self) -> i128 {
+        self.siblings()
+            .filter_map(|s| match &s.slot.op.body {
+                Body::Counter(part) => Some(i128::from(part.up) - i128::from(part.down)),
+                Body::Put(_) | Body::Delete => None,
+            })
+            .sum()
+    }
+}
