@@ -4,6 +4,8 @@
 //! B: by_seq holds the operation, by_key has one empty entry a slot.
 //! C: by_seq holds the operation, by_key has one entry a user key that lists its slots, so that
 //!    finding a key's slots is a point read.
+//! E: by_seq holds the operation; C's by_key gets changes in bulk, those not yet there are in memory
+//!    and found again at a start from the logs' tails. Its scan covers what is in by_key.
 //! D: by_seq holds the operation; C's by_key is in memory only and rebuilt at each start.
 
 use std::{
@@ -29,6 +31,7 @@ pub enum Arrangement {
     B,
     C,
     D,
+    E,
 }
 
 /// Escaped user key → the names of its slots, one after another.
@@ -48,12 +51,14 @@ impl Store {
             "B" => Arrangement::B,
             "C" => Arrangement::C,
             "D" => Arrangement::D,
+            "E" => Arrangement::E,
             other => return Err(format!("no arrangement {other}").into()),
         };
         let lookup = setting("SB_LOOKUP", 1) == 1;
         let engine = engine::open(engine, dir)?;
         let by_key = match arrangement {
             Arrangement::D => rebuild(engine.as_ref())?,
+            Arrangement::E => recover_tails(engine.as_ref())?,
             _ => MemoryIndex::new(),
         };
         Ok(Self {
@@ -65,9 +70,10 @@ impl Store {
     }
 
     pub fn commit(&self, commit: &Commit) -> Res<()> {
+        let mut changed = Vec::new();
         self.engine.commit(&mut |tables| {
             for op in &commit.ops {
-                self.put_slot(tables, &commit.log, op)?;
+                self.put_slot(tables, &commit.log, op, &mut changed)?;
             }
             for seq in commit.header_seqs() {
                 tables.put(Table::Headers, &by_seq(&commit.log, seq), &header(seq))?;
@@ -75,8 +81,11 @@ impl Store {
             let last = commit.ops.last().map_or(0, |op| op.seq);
             tables.put(Table::States, &commit.log, &state(last))
         })?;
-        if self.arrangement == Arrangement::D {
-            self.remember(commit);
+        let mut memory = self.by_key.write().unwrap_or_else(PoisonError::into_inner);
+        memory.extend(changed);
+        if self.arrangement == Arrangement::E && memory.len() as u64 >= setting("SB_FOLD", 32_768) {
+            fold(self.engine.as_ref(), &memory)?;
+            memory.clear();
         }
         Ok(())
     }
@@ -85,27 +94,28 @@ impl Store {
         self.by_key.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn remember(&self, commit: &Commit) {
-        let mut by_key = self.by_key.write().unwrap_or_else(PoisonError::into_inner);
-        for op in &commit.ops {
-            let names = by_key.entry(escape(&op.key).into()).or_default();
-            *names = without_log(names, &commit.log);
-            names.extend_from_slice(&self::by_seq(&commit.log, op.seq));
-        }
-    }
-
-    fn put_slot(&self, tables: &mut dyn Writer, log: &LogId, op: &Op) -> Res<()> {
+    fn put_slot(
+        &self,
+        tables: &mut dyn Writer,
+        log: &LogId,
+        op: &Op,
+        changed: &mut Vec<(Box<[u8]>, Vec<u8>)>,
+    ) -> Res<()> {
         let key = escape(&op.key);
         if self.arrangement == Arrangement::C {
             return put_listed_slot(tables, &key, log, op);
         }
-        if self.arrangement == Arrangement::D {
-            let names = self
-                .memory()
-                .get(key.as_slice())
-                .cloned()
-                .unwrap_or_default();
-            return put_operation(tables, &names, log, op);
+        if matches!(self.arrangement, Arrangement::D | Arrangement::E) {
+            let mut names = self.memory().get(key.as_slice()).cloned();
+            if names.is_none() && self.arrangement == Arrangement::E {
+                names = tables.get(Table::ByKey, &key)?;
+            }
+            let names = names.unwrap_or_default();
+            put_operation(tables, &names, log, op)?;
+            let mut names = without_log(&names, log);
+            names.extend_from_slice(&by_seq(log, op.seq));
+            changed.push((key.into(), names));
+            return Ok(());
         }
         let prefix = concat(&[&key, log]);
         for seq in self.replaced(tables, &prefix, op)? {
@@ -172,6 +182,61 @@ fn without_log(names: &[u8], log: &LogId) -> Vec<u8> {
         .collect()
 }
 
+/// Where the mark of a log is kept: the last seq that by_key knows.
+fn mark(log: &[u8]) -> Vec<u8> {
+    concat(&[log, b"mark"])
+}
+
+fn fold(engine: &dyn Engine, memory: &MemoryIndex) -> Res<()> {
+    let mut marks = BTreeMap::<&[u8], &[u8]>::new();
+    for name in memory.values().flat_map(|names| names.chunks(NAME)) {
+        let seq = marks.entry(&name[..38]).or_default();
+        *seq = (*seq).max(&name[38..]);
+    }
+    engine.commit(&mut |tables| {
+        for (key, names) in memory {
+            tables.put(Table::ByKey, key, names)?;
+        }
+        for (log, seq) in &marks {
+            tables.put(Table::States, &mark(log), seq)?;
+        }
+        Ok(())
+    })
+}
+
+fn recover_tails(engine: &dyn Engine) -> Res<MemoryIndex> {
+    let (view, mut logs) = (engine.snapshot()?, Vec::new());
+    view.range(Table::States, &[], &[0xff; 39], &mut |key, _| {
+        if let Ok(log) = LogId::try_from(key) {
+            logs.push(log);
+        }
+        Ok(true)
+    })?;
+    let mut memory = MemoryIndex::new();
+    for log in logs {
+        let mut known = vec![0; 8];
+        view.get(Table::States, &mark(&log), &mut |seq| known = seq.to_vec())?;
+        let from = concat(&[&log, &known, &[0]]);
+        view.range(
+            Table::BySeq,
+            &from,
+            &by_seq(&log, u64::MAX),
+            &mut |name, value| {
+                let key = escape(&value[8..32]);
+                let mut names = memory.get(key.as_slice()).cloned().unwrap_or_default();
+                if names.is_empty() {
+                    view.get(Table::ByKey, &key, &mut |list| names = list.to_vec())?;
+                }
+                names = without_log(&names, &log);
+                names.extend_from_slice(name);
+                memory.insert(key.into(), names);
+                Ok(true)
+            },
+        )?;
+    }
+    Ok(memory)
+}
+
 fn rebuild(engine: &dyn Engine) -> Res<MemoryIndex> {
     const HLC: usize = 8;
     const KEY: usize = 24;
@@ -222,6 +287,18 @@ impl View<'_> {
                 .unwrap_or_default();
             return self.listed(&names, slot);
         }
+        if self.arrangement == Arrangement::E {
+            let mut names = self
+                .in_memory()
+                .get(key.as_slice())
+                .cloned()
+                .unwrap_or_default();
+            if names.is_empty() {
+                self.tables
+                    .get(Table::ByKey, &key, &mut |list| names = list.to_vec())?;
+            }
+            return self.listed(&names, slot);
+        }
         self.by_key(&key, &concat(&[&key, &PAST_ANY_NAME]), slot)
     }
 
@@ -256,7 +333,7 @@ impl View<'_> {
                         1
                     }
                     Arrangement::B => self.listed(&key[key.len() - NAME..], slot)?,
-                    Arrangement::C | Arrangement::D => self.listed(value, slot)?,
+                    Arrangement::C | Arrangement::D | Arrangement::E => self.listed(value, slot)?,
                 };
                 Ok(true)
             })?;
