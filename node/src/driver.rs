@@ -11,8 +11,8 @@ use std::time::Instant;
 
 use swarmkv_protocol::engine::Engine;
 use swarmkv_protocol::id::{DeviceId, LogId, Version};
-use swarmkv_protocol::io::{Fault, Input, InviteRefused, Output, SessionId, Token, WriteRefused};
 use swarmkv_protocol::io::{Change, Verdict as CoreVerdict};
+use swarmkv_protocol::io::{Fault, Input, InviteRefused, Output, SessionId, Token, WriteRefused};
 use swarmkv_protocol::message;
 use swarmkv_protocol::ticket::{Invite, JoinAnswer};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
@@ -22,9 +22,7 @@ use crate::api::wire::{PeerInfo, Status};
 use crate::clock::{self, Clock};
 use crate::error::{InviteError, WriteError};
 use crate::event::NodeEvent;
-use crate::network::{
-    AskError, Command, Event, GossipToken, Network, Source, Transport, Verdict,
-};
+use crate::network::{AskError, Command, Event, GossipToken, Network, Source, Transport, Verdict};
 use crate::readers::ReadState;
 use crate::storage::{Disk, SyncDone, SyncThread};
 

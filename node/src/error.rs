@@ -153,7 +153,9 @@ pub enum ReadError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InviteError {
     /// This device's rank does not allow it.
-    #[error("this device may not invite: only the owner and admins may, and only below their own rank")]
+    #[error(
+        "this device may not invite: only the owner and admins may, and only below their own rank"
+    )]
     NotAllowed,
     /// Too many open tickets.
     #[error("too many tickets are open")]

@@ -184,7 +184,11 @@ impl Handle {
     /// Waits until this peer listens somewhere, and says where.
     pub async fn wait_listening(&self) -> Vec<String> {
         let mut addrs = self.listen_addrs.clone();
-        addrs.wait_for(|addrs| !addrs.is_empty()).await.map(|addrs| addrs.clone()).unwrap_or_default()
+        addrs
+            .wait_for(|addrs| !addrs.is_empty())
+            .await
+            .map(|addrs| addrs.clone())
+            .unwrap_or_default()
     }
 
     /// This device.

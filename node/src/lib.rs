@@ -27,7 +27,7 @@ mod error;
 mod event;
 mod handle;
 mod keystore;
-mod network;
+pub mod network;
 mod node;
 mod readers;
 mod setup;

@@ -113,7 +113,7 @@ pub async fn join(
         label: label.to_owned(),
     });
     let request = message::encode(&request);
-    let answer = ask_once(key.seed(), ticket.inviter, &ticket.addrs, request, limit)
+    let answer = ask_once(&key.seed(), ticket.inviter, &ticket.addrs, request, limit)
         .await
         .map_err(|e| JoinError::Unreachable(e.to_string()))?;
     let answer = message::decode(&answer).map_err(|e| JoinError::Answer(e.to_string()))?;

@@ -8,4 +8,4 @@ pub mod wire;
 
 pub use client::{Client, ClientError};
 pub(crate) use server::serve;
-pub(crate) use socket::{Listening, listen};
+pub(crate) use socket::listen;

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
+use axum::extract::rejection::JsonRejection;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use axum::extract::rejection::JsonRejection;
 use swarmkv_protocol::id::Version;
 
 use super::socket::Listening;

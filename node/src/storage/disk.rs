@@ -55,8 +55,11 @@ impl Disk {
             .map_err(|e| StoreError(format!("{}: {e}", path.display())))?;
         prepare(&db)?;
         let durable = Snapshot::take(&db)?;
-        let layers =
-            Layers { durable, committing: Arc::new(Overlay::default()), building: Overlay::default() };
+        let layers = Layers {
+            durable,
+            committing: Arc::new(Overlay::default()),
+            building: Overlay::default(),
+        };
         Ok(Self(Arc::new(Inner { db, path, layers: Mutex::new(layers) })))
     }
 
@@ -179,7 +182,8 @@ impl Disk {
     fn meta(&self, name: &'static str) -> Result<Option<Bytes>, StoreError> {
         {
             let layers = self.layers();
-            let waiting = layers.building.meta.get(name).or_else(|| layers.committing.meta.get(name));
+            let waiting =
+                layers.building.meta.get(name).or_else(|| layers.committing.meta.get(name));
             if let Some(value) = waiting {
                 return Ok(Some(value.clone()));
             }
