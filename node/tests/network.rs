@@ -1,4 +1,5 @@
 //! The network half against itself and against a raw libp2p peer, over real loopback sockets.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -6,12 +7,12 @@ use std::time::Duration;
 use futures::{AsyncReadExt as _, AsyncWriteExt as _, StreamExt as _};
 use libp2p::swarm::SwarmEvent;
 use swarmkv_node::network::{
-    ask_once, peer_id_text, AskError, Command, Event, Network, NetworkConfig, Source, Transport,
-    Verdict, MAX_FRAME,
+    AskError, Command, Event, MAX_FRAME, Network, NetworkConfig, Source, Transport, Verdict,
+    ask_once, peer_id_text,
 };
 use swarmkv_protocol::id::{DeviceId, SwarmId};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{timeout, Instant};
+use tokio::time::{Instant, timeout};
 use zeroize::Zeroizing;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -98,9 +99,10 @@ impl Node {
     }
 
     async fn disconnected(&mut self, peer: DeviceId) {
-        self.is("disconnection", |event| {
-            matches!(event, Event::Disconnected { peer: p } if *p == peer)
-        })
+        self.is(
+            "disconnection",
+            |event| matches!(event, Event::Disconnected { peer: p } if *p == peer),
+        )
         .await;
     }
 
@@ -328,7 +330,8 @@ async fn a_stranger_can_ask_and_nothing_else() {
     assert!(!victim.seen.iter().any(|event| matches!(
         event,
         Event::Gossip { .. } | Event::SessionOpened { .. } | Event::AddressLearned { .. }
-    ) && !format!("{event:?}").contains(&format!("{:?}", friend.id()))));
+    )
+        && !format!("{event:?}").contains(&format!("{:?}", friend.id()))));
     // The victim, for its part, does not open sessions with strangers.
     victim.net.send(Command::Open { session: 6, peer: stranger.id() }).await;
     victim.is("own refusal", |e| matches!(e, Event::SessionClosed { session: 6, .. })).await;
@@ -450,7 +453,8 @@ async fn an_oversize_frame_ends_its_session_and_nothing_else() {
         let hostile = session_from(&mut victim, device(27)).await;
         stream.write_all(&announced.to_be_bytes()).await.unwrap();
         stream.flush().await.unwrap();
-        let ended = |e: &Event| matches!(e, Event::SessionClosed { session, .. } if *session == hostile);
+        let ended =
+            |e: &Event| matches!(e, Event::SessionClosed { session, .. } if *session == hostile);
         victim.is("end of the hostile session", ended).await;
         let mut rest = Vec::new();
         let _ = timeout(PATIENCE, stream.read_to_end(&mut rest)).await.unwrap();
@@ -525,6 +529,9 @@ async fn a_driver_that_does_not_read_is_waited_for_but_can_still_command() {
         sent += 1;
         assert!(sent < 500, "nothing holds the sender back");
     }
+    // A reads on, or B's gossip would hold A's connection back in turn.
+    let a_net = a.net.clone();
+    tokio::spawn(async move { while a.events.recv().await.is_some() {} });
     // Far more commands than its queue holds.
     for n in 0..600 {
         let publish = b.net.send(Command::Publish(format!("still here {n}").into_bytes()));
@@ -541,4 +548,5 @@ async fn a_driver_that_does_not_read_is_waited_for_but_can_still_command() {
             .await;
         assert_eq!(got, expected.to_be_bytes());
     }
+    a_net.send(Command::Shutdown).await;
 }

@@ -6,7 +6,7 @@ use std::collections::{BTreeSet, HashSet};
 use libp2p::identity::Keypair;
 use libp2p::swarm::behaviour::toggle::Toggle;
 use libp2p::swarm::{NetworkBehaviour, StreamProtocol};
-use libp2p::{identify, kad, mdns, ping, PeerId};
+use libp2p::{PeerId, identify, kad, mdns, ping};
 use swarmkv_protocol::id::{DeviceId, SwarmId};
 
 use super::config::{NetworkConfig, NetworkError};

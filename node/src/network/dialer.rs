@@ -14,7 +14,7 @@ use super::book::{Book, Origin};
 use super::event::{Source, Transport};
 use super::limits;
 use super::peer;
-use super::rate::{jitter, Bucket};
+use super::rate::{Bucket, jitter};
 
 /// Dials under way at once: below the limit of half-open connections, which Kademlia shares.
 const UNDER_WAY: usize = limits::PENDING_CONNECTIONS - 16;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use libp2p::swarm::behaviour::toggle::Toggle;
 use libp2p::swarm::{FromSwarm, NetworkBehaviour as _, StreamProtocol};
-use libp2p::{identify, kad, mdns, PeerId};
+use libp2p::{PeerId, identify, kad, mdns};
 use tokio::time::Instant;
 use tracing::{debug, warn};
 

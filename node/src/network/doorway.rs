@@ -7,13 +7,13 @@ use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
 use std::task::{Context, Poll};
 
+use libp2p::PeerId;
 use libp2p::core::transport::PortUse;
 use libp2p::core::{Endpoint, Multiaddr};
 use libp2p::swarm::{
-    dummy, ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler,
-    THandlerInEvent, THandlerOutEvent, ToSwarm,
+    ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent,
+    THandlerOutEvent, ToSwarm, dummy,
 };
-use libp2p::PeerId;
 
 use super::limits;
 use super::peer;
@@ -60,8 +60,7 @@ impl Doorway {
         if self.members.contains(&peer) {
             return Ok(());
         }
-        let strangers =
-            self.established.values().filter(|one| !self.members.contains(one)).count();
+        let strangers = self.established.values().filter(|one| !self.members.contains(one)).count();
         if strangers >= limits::STRANGER_CONNECTIONS {
             return Err(Denied("too many strangers"));
         }
@@ -159,10 +158,7 @@ impl NetworkBehaviour for Doorway {
         match never {}
     }
 
-    fn poll(
-        &mut self,
-        _: &mut Context<'_>,
-    ) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
+    fn poll(&mut self, _: &mut Context<'_>) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
         Poll::Pending
     }
 }

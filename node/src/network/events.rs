@@ -1,10 +1,10 @@
 //! What the task makes of the swarm's events: connections, dials, gossip, pings.
 
+use libp2p::PeerId;
 use libp2p::core::ConnectedPoint;
 use libp2p::gossipsub;
 use libp2p::ping;
 use libp2p::swarm::{ConnectionId, DialError, SwarmEvent};
-use libp2p::PeerId;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 

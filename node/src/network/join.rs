@@ -9,8 +9,8 @@ use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{DialError, Stream, SwarmEvent};
 use libp2p::{Multiaddr, Swarm};
 use swarmkv_protocol::id::DeviceId;
-use tokio::sync::{mpsc, oneshot, Semaphore};
-use tokio::time::{timeout, Instant};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::time::{Instant, timeout};
 use tracing::debug;
 use zeroize::Zeroizing;
 

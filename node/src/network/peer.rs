@@ -98,6 +98,7 @@ pub(super) fn dialable(addr: &Multiaddr, loopback: bool) -> bool {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
 
@@ -115,9 +116,14 @@ mod tests {
     fn only_ip_addresses_with_tcp_or_quic_are_read() {
         let peer = peer_id_text(&DeviceId::new([3; 32]));
         let (addr, found) = parse_addr(&format!("/ip4/10.0.0.1/tcp/9/p2p/{peer}")).unwrap();
-        assert_eq!((addr.to_string().as_str(), found), ("/ip4/10.0.0.1/tcp/9", Some(DeviceId::new([3; 32]))));
+        assert_eq!(
+            (addr.to_string().as_str(), found),
+            ("/ip4/10.0.0.1/tcp/9", Some(DeviceId::new([3; 32])))
+        );
         assert!(parse_addr("/ip6/::1/udp/9/quic-v1").is_some());
-        for bad in ["", "/ip4/10.0.0.1", "/ip4/10.0.0.1/udp/9", "/dns4/x/tcp/9", "/ip4/1.2.3.4/tcp/9/ws"] {
+        for bad in
+            ["", "/ip4/10.0.0.1", "/ip4/10.0.0.1/udp/9", "/dns4/x/tcp/9", "/ip4/1.2.3.4/tcp/9/ws"]
+        {
             assert!(parse_addr(bad).is_none(), "{bad}");
         }
     }
@@ -127,7 +133,13 @@ mod tests {
         let ok = |text: &str, loopback| dialable(&text.parse().unwrap(), loopback);
         assert!(ok("/ip4/10.0.0.1/tcp/9", false));
         assert!(ok("/ip4/127.0.0.1/tcp/9", true));
-        for bad in ["/ip4/127.0.0.1/tcp/9", "/ip4/0.0.0.0/tcp/9", "/ip4/10.0.0.1/tcp/0", "/ip4/224.0.0.1/udp/9/quic-v1", "/ip6/fe80::1/tcp/9"] {
+        for bad in [
+            "/ip4/127.0.0.1/tcp/9",
+            "/ip4/0.0.0.0/tcp/9",
+            "/ip4/10.0.0.1/tcp/0",
+            "/ip4/224.0.0.1/udp/9/quic-v1",
+            "/ip6/fe80::1/tcp/9",
+        ] {
             assert!(!ok(bad, false), "{bad}");
         }
     }

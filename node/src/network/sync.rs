@@ -10,7 +10,7 @@ use futures::{AsyncReadExt as _, AsyncWriteExt as _};
 use libp2p::swarm::Stream;
 use swarmkv_protocol::id::DeviceId;
 use tokio::sync::mpsc;
-use tokio::time::{sleep_until, timeout, Instant};
+use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{debug, warn};
 
 use super::event::Event;

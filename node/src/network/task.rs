@@ -8,12 +8,12 @@ use std::collections::{BTreeSet, HashMap};
 use futures::StreamExt as _;
 use libp2p::core::transport::ListenerId;
 use libp2p::gossipsub::{IdentTopic, MessageAcceptance, MessageId};
-use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::ConnectionId;
+use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::{Multiaddr, Swarm};
 use swarmkv_protocol::id::DeviceId;
 use tokio::sync::mpsc;
-use tokio::time::{interval, timeout, Instant, Interval, MissedTickBehavior};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, timeout};
 use tracing::{debug, info, warn};
 
 use super::behaviour::Behaviour;
@@ -136,7 +136,7 @@ impl Task {
                     }
                 }
                 Some(event) = self.from_streams.recv(),
-                    if self.outbox.from_streams() < limits::BACKLOG_STREAMS =>
+                    if self.outbox.streamed() < limits::BACKLOG_STREAMS =>
                 {
                     self.on_stream_task(event);
                 }
@@ -228,8 +228,7 @@ impl Task {
 
     fn set_members(&mut self, members: BTreeSet<DeviceId>) {
         let now = Instant::now();
-        let changed: Vec<DeviceId> =
-            self.members.symmetric_difference(&members).copied().collect();
+        let changed: Vec<DeviceId> = self.members.symmetric_difference(&members).copied().collect();
         if changed.is_empty() {
             return;
         }

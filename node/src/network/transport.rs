@@ -2,7 +2,7 @@
 
 use libp2p::identity::Keypair;
 use libp2p::swarm::NetworkBehaviour;
-use libp2p::{noise, tcp, yamux, Swarm, SwarmBuilder};
+use libp2p::{Swarm, SwarmBuilder, noise, tcp, yamux};
 use zeroize::Zeroizing;
 
 use super::config::NetworkError;
