@@ -202,7 +202,7 @@ impl Dialer {
                 // Dialled by Kademlia itself, or already in the book.
                 self.book.add(peer, addr.clone(), Origin::Kad);
             }
-            source = self.book.origin(&peer, addr).map_or(Source::Direct, Origin::source);
+            source = self.book.source(&peer, addr).unwrap_or(Source::Direct);
             self.book.works(peer, addr);
         }
         if self.members.contains(&peer) {
