@@ -136,7 +136,7 @@ impl Task {
                     }
                 }
                 Some(event) = self.from_streams.recv(),
-                    if self.outbox.from_streams() < limits::BACKLOG_STREAMS =>
+                    if self.outbox.streamed() < limits::BACKLOG_STREAMS =>
                 {
                     self.on_stream_task(event);
                 }
