@@ -10,12 +10,7 @@ use swarmkv_node::{Config, Node, ReadError, Ticket};
 const PATIENCE: Duration = Duration::from_secs(30);
 
 fn config(dir: &Path, dial: Vec<String>) -> Config {
-    Config {
-        listen: vec!["/ip4/127.0.0.1/tcp/0".into()],
-        dial,
-        mdns: false,
-        ..Config::new(dir)
-    }
+    Config { listen: vec!["/ip4/127.0.0.1/tcp/0".into()], dial, mdns: false, ..Config::new(dir) }
 }
 
 fn writer() -> InviteRequest {
@@ -80,7 +75,11 @@ async fn a_peer_that_was_away_catches_up_and_concurrent_values_stay_readable() {
 
     node_b.stop().await;
     for i in 0..500u32 {
-        node_a.handle().put(format!("k{}", i % 100).as_bytes(), &i.to_be_bytes()).await.expect("ok");
+        node_a
+            .handle()
+            .put(format!("k{}", i % 100).as_bytes(), &i.to_be_bytes())
+            .await
+            .expect("ok");
     }
     let from_a = node_a.handle().put(b"key", b"from a").await.expect("written");
     node_a.stop().await;
@@ -115,4 +114,24 @@ async fn a_newcomer_that_reaches_nobody_says_that_it_is_catching_up() {
     let node_b = start(b.path(), vec![]).await;
     assert_eq!(node_b.handle().get(b"x"), Err(ReadError::CatchingUp));
     node_b.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outsider_cannot_write() {
+    let a = tempfile::tempdir().expect("dir");
+    swarmkv_node::init(a.path(), "home", "a").expect("made");
+    let node = start(a.path(), vec![]).await;
+    let handle = node.handle();
+    let addr = handle.listening()[0].clone();
+    let attempt = swarmkv_node::stranger::try_to_write(
+        &addr,
+        handle.device_id(),
+        handle.swarm_id(),
+        b"forged",
+        b"value",
+    );
+    attempt.await.expect("turned away everywhere");
+    assert_eq!(handle.get(b"forged").expect("read"), None);
+    assert_eq!(handle.status().await.expect("runs").counters.strangers_refused, 1);
+    node.stop().await;
 }

@@ -20,6 +20,7 @@ mod outbox;
 mod peer;
 mod rate;
 mod scoring;
+pub mod stranger;
 mod streams;
 mod sync;
 mod task;
