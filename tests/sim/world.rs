@@ -226,7 +226,7 @@ impl World {
             Event::Load(n) => self.load(n),
             Event::Chaos => self.stir(),
             Event::Check => {
-                self.agenda.at(self.time + 700, Event::Check);
+                self.agenda.at(self.time + 1_500, Event::Check);
                 invariants::check(self)
             }
         }
