@@ -1,0 +1,160 @@
+//! The serving side of the local API. Translates; decides nothing.
+
+use std::time::Duration;
+
+use axum::extract::rejection::JsonRejection;
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use swarmkv_protocol::id::Version;
+
+use super::socket::Listening;
+use super::wire::{
+    ApiError, ErrorKind, GetAnswer, GetRequest, InviteAnswer, InviteRequest, ListAnswer,
+    ListRequest, PeerInfo, Status, WriteAnswer, WriteRequest,
+};
+use crate::error::{InviteError, ReadError, WriteError};
+use crate::handle::Handle;
+
+/// Largest request: a transaction of 8 MiB, its bytes in base64, and the JSON around them.
+const MAX_BODY: usize = 24 << 20;
+
+/// Serves until the task is aborted.
+pub(crate) async fn serve(mut socket: Listening, handle: Handle) {
+    let Some(listener) = socket.listener.take() else {
+        return;
+    };
+    let routes = Router::new()
+        .route("/v1/write", post(write))
+        .route("/v1/get", post(get_key))
+        .route("/v1/list", post(list))
+        .route("/v1/invite", post(invite))
+        .route("/v1/status", get(status))
+        .route("/v1/peers", get(peers))
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .with_state(handle);
+    let _ = axum::serve(listener, routes).await;
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let status = match self.kind {
+            ErrorKind::Invalid => StatusCode::BAD_REQUEST,
+            ErrorKind::NotAllowed => StatusCode::FORBIDDEN,
+            ErrorKind::Condition => StatusCode::PRECONDITION_FAILED,
+            ErrorKind::CatchingUp | ErrorKind::Busy => StatusCode::SERVICE_UNAVAILABLE,
+            ErrorKind::Timeout => StatusCode::REQUEST_TIMEOUT,
+            ErrorKind::Failed => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        (status, Json(self)).into_response()
+    }
+}
+
+type Answer<T> = Result<Json<T>, ApiError>;
+type Body<T> = Result<Json<T>, JsonRejection>;
+
+fn body<T>(body: Body<T>) -> Result<T, ApiError> {
+    match body {
+        Ok(Json(value)) => Ok(value),
+        Err(e) => Err(ApiError::new(ErrorKind::Invalid, e.body_text())),
+    }
+}
+
+async fn write(State(handle): State<Handle>, request: Body<WriteRequest>) -> Answer<WriteAnswer> {
+    let versions = handle.write(body(request)?.ops).await?;
+    Ok(Json(WriteAnswer { versions: versions.iter().map(Version::to_string).collect() }))
+}
+
+async fn get_key(State(handle): State<Handle>, request: Body<GetRequest>) -> Answer<GetAnswer> {
+    let request = body(request)?;
+    let limit = Duration::from_millis(request.timeout_ms);
+    handle.caught_up(limit).await?;
+    if let Some(text) = &request.at_least {
+        let version: Version =
+            text.parse().map_err(|e| ApiError::new(ErrorKind::Invalid, format!("{e}")))?;
+        handle.wait_for(&version, limit).await?;
+    }
+    let value = handle.get(&request.key.0)?;
+    let siblings = handle.siblings(&request.key.0)?;
+    Ok(Json(GetAnswer { value: value.map(super::wire::Data), siblings }))
+}
+
+async fn list(State(handle): State<Handle>, request: Body<ListRequest>) -> Answer<ListAnswer> {
+    let request = body(request)?;
+    handle.caught_up(Duration::from_millis(request.timeout_ms)).await?;
+    let page = tokio::task::spawn_blocking(move || handle.list(&request));
+    let page = page.await.map_err(|e| ApiError::new(ErrorKind::Failed, e.to_string()))?;
+    Ok(Json(page?))
+}
+
+async fn invite(
+    State(handle): State<Handle>,
+    request: Body<InviteRequest>,
+) -> Answer<InviteAnswer> {
+    Ok(Json(handle.invite(body(request)?).await?))
+}
+
+fn stopped() -> ApiError {
+    ApiError::new(ErrorKind::Failed, "the peer has stopped")
+        .hint("see its last messages, then start it again with: swarmkv up")
+}
+
+async fn status(State(handle): State<Handle>) -> Answer<Status> {
+    handle.status().await.map(Json).ok_or_else(stopped)
+}
+
+async fn peers(State(handle): State<Handle>) -> Answer<Vec<PeerInfo>> {
+    handle.peers().await.map(Json).ok_or_else(stopped)
+}
+
+impl From<WriteError> for ApiError {
+    fn from(e: WriteError) -> Self {
+        let text = e.to_string();
+        match e {
+            WriteError::NotAllowed(_) => Self::new(ErrorKind::NotAllowed, text),
+            WriteError::Invalid(_) => Self::new(ErrorKind::Invalid, text),
+            WriteError::Condition(there) => {
+                let there: Vec<String> = there.iter().map(Version::to_string).collect();
+                let hint = if there.is_empty() {
+                    "nothing is there".to_owned()
+                } else {
+                    format!("there is: {}", there.join(" "))
+                };
+                Self::new(ErrorKind::Condition, text).hint(hint)
+            }
+            WriteError::Busy => Self::new(ErrorKind::Busy, text).hint("try again in a moment"),
+            WriteError::Stopped => stopped(),
+        }
+    }
+}
+
+impl From<ReadError> for ApiError {
+    fn from(e: ReadError) -> Self {
+        let text = e.to_string();
+        match e {
+            ReadError::CatchingUp => Self::new(
+                ErrorKind::CatchingUp,
+                "this replica is still catching up: it would answer half a truth",
+            )
+            .hint("see how far it is with: swarmkv status"),
+            ReadError::NotYet(_) => Self::new(ErrorKind::Timeout, text)
+                .hint("wait longer with --timeout, or see who is connected with: swarmkv peers"),
+            ReadError::Store(_) => Self::new(ErrorKind::Failed, text),
+            ReadError::Stopped => stopped(),
+        }
+    }
+}
+
+impl From<InviteError> for ApiError {
+    fn from(e: InviteError) -> Self {
+        let text = e.to_string();
+        match e {
+            InviteError::NotAllowed => Self::new(ErrorKind::NotAllowed, text),
+            InviteError::TooMany => Self::new(ErrorKind::Busy, text),
+            InviteError::Invalid => Self::new(ErrorKind::Invalid, text),
+            InviteError::Stopped => stopped(),
+        }
+    }
+}

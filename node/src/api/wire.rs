@@ -1,0 +1,395 @@
+//! Requests and answers of the local API. The command line's `--json` prints the same shapes.
+
+use std::fmt;
+
+use data_encoding::BASE64;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use swarmkv_protocol::roster::Role;
+
+/// Bytes of a key or value: text where they are UTF-8, else `{"base64": "…"}`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Data(pub Vec<u8>);
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Encoded {
+    base64: String,
+}
+
+impl Serialize for Data {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        match std::str::from_utf8(&self.0) {
+            Ok(text) => s.serialize_str(text),
+            Err(_) => Encoded { base64: BASE64.encode(&self.0) }.serialize(s),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Data {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Either {
+            Text(String),
+            Encoded(Encoded),
+        }
+        match Either::deserialize(d)? {
+            Either::Text(text) => Ok(Self(text.into_bytes())),
+            Either::Encoded(encoded) => BASE64
+                .decode(encoded.base64.as_bytes())
+                .map(Self)
+                .map_err(|_| de::Error::custom("not base64")),
+        }
+    }
+}
+
+impl fmt::Debug for Data {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", String::from_utf8_lossy(&self.0).escape_debug())
+    }
+}
+
+impl From<&[u8]> for Data {
+    fn from(bytes: &[u8]) -> Self {
+        Self(bytes.to_vec())
+    }
+}
+
+/// One operation of a write request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WriteOp {
+    /// The key.
+    pub key: Data,
+    /// The value; absent: delete the key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<Data>,
+    /// Unix milliseconds after which the value is no longer shown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<u64>,
+    /// Only if nothing is shown on the key at this replica.
+    #[serde(default)]
+    pub if_absent: bool,
+    /// Only if the key's siblings at this replica are exactly these versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub if_version: Option<Vec<String>>,
+}
+
+/// Operations that take effect together or not at all.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WriteRequest {
+    /// The operations, in order.
+    pub ops: Vec<WriteOp>,
+}
+
+/// A write is on this disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WriteAnswer {
+    /// One name an operation, in order.
+    pub versions: Vec<String>,
+}
+
+/// Asks for one key.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GetRequest {
+    /// The key.
+    pub key: Data,
+    /// Wait until this replica has that write.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at_least: Option<String>,
+    /// How long to wait for `at_least`, or for a first catch-up, in milliseconds.
+    #[serde(default)]
+    pub timeout_ms: u64,
+}
+
+/// What a key holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GetAnswer {
+    /// The shown value; absent: there is none.
+    pub value: Option<Data>,
+    /// All undominated writes, the shown one first. More than one: concurrent values.
+    pub siblings: Vec<Sibling>,
+}
+
+/// One of a key's undominated writes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sibling {
+    /// Names the write.
+    pub version: String,
+    /// Its value; absent: a delete.
+    pub value: Option<Data>,
+    /// Label of the device that wrote it.
+    pub author: String,
+    /// That device's id.
+    pub author_id: String,
+    /// The author's stamp, in Unix milliseconds.
+    pub written_at: u64,
+    /// Unix milliseconds after which the value is no longer shown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<u64>,
+}
+
+/// Asks for one page of keys, ascending.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ListRequest {
+    /// Only keys that begin with this.
+    #[serde(default)]
+    pub prefix: Data,
+    /// Only this key and greater ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start: Option<Data>,
+    /// Only keys greater than this: the last page's `next`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<Data>,
+    /// Leave the values out.
+    #[serde(default)]
+    pub keys_only: bool,
+    /// Most items wanted; a page may hold fewer.
+    pub limit: usize,
+    /// How long to wait for a first catch-up, in milliseconds.
+    #[serde(default)]
+    pub timeout_ms: u64,
+}
+
+/// One page of keys.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListAnswer {
+    /// The keys that show a value.
+    pub items: Vec<ListItem>,
+    /// Ask on after this key; absent: that was all.
+    pub next: Option<Data>,
+}
+
+/// One key that shows a value.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListItem {
+    /// The key.
+    pub key: Data,
+    /// Its value, unless left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<Data>,
+    /// Length of the value in bytes.
+    pub size: usize,
+    /// Undominated writes on the key: more than one are concurrent values.
+    pub siblings: usize,
+    /// Names the shown write.
+    pub version: String,
+    /// Label of the device that wrote it.
+    pub author: String,
+    /// The author's stamp, in Unix milliseconds.
+    pub written_at: u64,
+    /// Unix milliseconds after which the value is no longer shown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<u64>,
+}
+
+/// Asks for a ticket.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InviteRequest {
+    /// What the new device may do: `reader`, `writer` or `admin`.
+    pub role: String,
+    /// Keys that it may write begin with this.
+    #[serde(default)]
+    pub prefix: Data,
+    /// Bytes of live operations that it may hold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quota: Option<u64>,
+    /// How long the ticket is good, in milliseconds.
+    pub expires_ms: u64,
+    /// Devices that it admits.
+    pub uses: u32,
+}
+
+/// A ticket.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InviteAnswer {
+    /// The ticket as text.
+    pub ticket: String,
+    /// Unix milliseconds after which it is refused.
+    pub expires_at: u64,
+    /// What the new device may do.
+    pub role: String,
+    /// Addresses in it, as multiaddresses.
+    pub addrs: Vec<String>,
+}
+
+/// How this peer is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// The swarm's name.
+    pub swarm: String,
+    /// The swarm's id.
+    pub swarm_id: String,
+    /// This device's label.
+    pub device: String,
+    /// This device's id.
+    pub device_id: String,
+    /// This device's role.
+    pub role: String,
+    /// The directory it lives in.
+    pub data_dir: String,
+    /// Process id.
+    pub pid: u32,
+    /// Milliseconds since the peer started.
+    pub uptime_ms: u64,
+    /// Version of the program.
+    pub version: String,
+    /// Whether this replica has once been whole; until then reads answer "catching up".
+    pub caught_up: bool,
+    /// A running repair, if it has begun to bring something.
+    pub progress: Option<Progress>,
+    /// Addresses that this peer listens on.
+    pub listen: Vec<String>,
+    /// Members of the swarm, this device counted.
+    pub members: usize,
+    /// Connected members.
+    pub peers: Vec<PeerInfo>,
+    /// How each log stands.
+    pub logs: Vec<LogInfo>,
+    /// Live slots over all logs: values, tombstones and values hidden by newer ones.
+    pub slots: u64,
+    /// Bytes of their operations.
+    pub bytes: u64,
+    /// Bytes of the store on disk.
+    pub disk_bytes: u64,
+    /// A hash of everything this replica has: equal replicas, equal hashes.
+    pub state: String,
+    /// Running totals since the start.
+    pub counters: Counters,
+}
+
+/// A running repair.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// Label of the member pulled from.
+    pub from: String,
+    /// Slots received in this session.
+    pub received: u64,
+    /// Slots that it said it would send, about.
+    pub planned: u64,
+}
+
+/// One member, connected or not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerInfo {
+    /// Its label.
+    pub device: String,
+    /// Its id.
+    pub device_id: String,
+    /// Its libp2p peer id.
+    pub peer_id: String,
+    /// Its role.
+    pub role: String,
+    /// Whether it is connected.
+    pub connected: bool,
+    /// How it was found: `mdns`, `kad` or `direct`.
+    pub source: Option<String>,
+    /// What it is connected by: `tcp` or `quic`.
+    pub transport: Option<String>,
+    /// The address it is connected at.
+    pub addr: Option<String>,
+    /// Operations that this replica has and the peer, when it last told, had not.
+    pub behind: u64,
+    /// Operations that the peer has and this replica has not.
+    pub ahead: u64,
+    /// Milliseconds since both were last seen equal.
+    pub equal_ms_ago: Option<u64>,
+}
+
+/// One log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogInfo {
+    /// Label of its author.
+    pub author: String,
+    /// Its author's id.
+    pub author_id: String,
+    /// Its epoch, in hexadecimal.
+    pub epoch: String,
+    /// Its last proven operation.
+    pub seq: u64,
+    /// Its live slots.
+    pub slots: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Trouble: `frozen` (its author signed a wrong root) or `forked` (two histories were seen).
+    pub trouble: Option<String>,
+}
+
+/// Running totals since the start.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counters {
+    /// Commits signed here.
+    pub commits_signed: u64,
+    /// Commits of others applied from gossip.
+    pub commits_applied: u64,
+    /// Logs moved forward by repair.
+    pub logs_repaired: u64,
+    /// Slots received by repair.
+    pub slots_received: u64,
+    /// Repair sessions begun here.
+    pub repairs: u64,
+    /// Of these, sessions that found both sides equal.
+    pub repairs_equal: u64,
+    /// Messages that every honest node would refuse.
+    pub rejected: u64,
+    /// Messages ignored without blame.
+    pub ignored: u64,
+    /// Requests of strangers turned away.
+    pub strangers_refused: u64,
+}
+
+/// Why a request failed, for programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorKind {
+    /// The request makes no sense, or is too large.
+    Invalid,
+    /// This device is not allowed to do that.
+    NotAllowed,
+    /// A condition was not met; nothing was written.
+    Condition,
+    /// This replica has never been whole: it would answer half a truth.
+    CatchingUp,
+    /// Not reached in time.
+    Timeout,
+    /// Too much is waiting; try again.
+    Busy,
+    /// The peer is in trouble (disk, damage) or stopping.
+    Failed,
+}
+
+/// A failed request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct ApiError {
+    /// For programs.
+    pub kind: ErrorKind,
+    /// For people: what happened and why.
+    pub message: String,
+    /// For people: what to do next.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+}
+
+impl ApiError {
+    pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), hint: None }
+    }
+
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+/// Reads a role's name.
+#[must_use]
+pub fn role_from_name(name: &str) -> Option<Role> {
+    [Role::Reader, Role::Writer, Role::Admin, Role::Owner]
+        .into_iter()
+        .find(|role| role.to_string() == name)
+}

@@ -1,0 +1,536 @@
+//! The one loop: feeds the core with requests, network events and time, and carries out what it says.
+//! It holds no merge and no verification rule.
+//!
+//! What the core wants durable is handed to storage at once and synced by a thread of its own; every
+//! output that follows waits for that sync, so nothing is acknowledged, sent or shown before it is on
+//! disk. While a sync runs, the loop goes on taking inputs: they share the next one.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Instant;
+
+use swarmkv_protocol::engine::Engine;
+use swarmkv_protocol::id::{DeviceId, LogId, Version};
+use swarmkv_protocol::io::{Change, Verdict as CoreVerdict};
+use swarmkv_protocol::io::{Fault, Input, InviteRefused, Output, SessionId, Token, WriteRefused};
+use swarmkv_protocol::message;
+use swarmkv_protocol::ticket::{Invite, JoinAnswer};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tracing::{debug, info, warn};
+
+use crate::api::wire::{PeerInfo, Status};
+use crate::clock::{self, Clock};
+use crate::error::{InviteError, WriteError};
+use crate::event::NodeEvent;
+use crate::network::{AskError, Command, Event, GossipToken, Network, Source, Transport, Verdict};
+use crate::readers::ReadState;
+use crate::storage::{Disk, SyncDone, SyncThread};
+
+/// Inputs taken before outputs are carried out and the loop yields.
+const BATCH: usize = 256;
+
+/// What callers ask of the loop.
+pub(crate) enum Request {
+    Write(Vec<Change>, oneshot::Sender<Result<Vec<Version>, WriteError>>),
+    Invite([u8; 16], Invite, oneshot::Sender<Result<(), InviteError>>),
+    Status(oneshot::Sender<Status>),
+    Peers(oneshot::Sender<Vec<PeerInfo>>),
+    Stop(oneshot::Sender<()>),
+}
+
+/// A connection as the network reported it.
+pub(crate) struct Link {
+    pub(crate) addr: String,
+    pub(crate) source: Source,
+    pub(crate) transport: Transport,
+    pub(crate) member: bool,
+}
+
+/// What stays the same while the peer runs.
+pub(crate) struct Identity {
+    pub(crate) me: DeviceId,
+    pub(crate) data_dir: std::path::PathBuf,
+}
+
+pub(crate) struct Driver {
+    pub(crate) engine: Engine<Disk>,
+    pub(crate) disk: Disk,
+    pub(crate) identity: Identity,
+    pub(crate) clock: Clock,
+    pub(crate) links: BTreeMap<DeviceId, Link>,
+    pub(crate) listening: BTreeSet<String>,
+    pub(crate) strangers_refused: u64,
+    network: Network,
+    events: broadcast::Sender<NodeEvent>,
+    readers: watch::Sender<Arc<ReadState>>,
+    listen_addrs: watch::Sender<Vec<String>>,
+    labels: Arc<BTreeMap<DeviceId, String>>,
+    sync: SyncThread,
+    syncing: bool,
+    dirty: bool,
+    /// Outputs that wait for the sync that is running, and for the one after it.
+    in_flight: Vec<Output>,
+    waiting: Vec<Output>,
+    /// What readers see after the running sync.
+    next_heads: Option<(Arc<BTreeMap<LogId, u64>>, bool)>,
+    answers: mpsc::UnboundedSender<(DeviceId, Result<Vec<u8>, AskError>)>,
+    writes: BTreeMap<Token, oneshot::Sender<Result<Vec<Version>, WriteError>>>,
+    invites: BTreeMap<Token, oneshot::Sender<Result<(), InviteError>>>,
+    gossip: BTreeMap<Token, GossipToken>,
+    asked: BTreeMap<Token, oneshot::Sender<Vec<u8>>>,
+    sessions: BTreeMap<SessionId, DeviceId>,
+    tokens: u64,
+    stop: Option<oneshot::Sender<()>>,
+    shown_progress: Option<Instant>,
+    commands: VecDeque<Command>,
+}
+
+/// The channels that the loop listens on.
+pub(crate) struct Inbox {
+    pub(crate) network: mpsc::Receiver<Event>,
+    pub(crate) requests: mpsc::Receiver<Request>,
+    synced: mpsc::Receiver<SyncDone>,
+    answers: mpsc::UnboundedReceiver<(DeviceId, Result<Vec<u8>, AskError>)>,
+}
+
+/// What callers watch.
+pub(crate) struct Watches {
+    pub(crate) events: broadcast::Sender<NodeEvent>,
+    pub(crate) readers: watch::Sender<Arc<ReadState>>,
+    pub(crate) listen_addrs: watch::Sender<Vec<String>>,
+}
+
+impl Driver {
+    pub(crate) fn new(
+        engine: Engine<Disk>,
+        disk: Disk,
+        identity: Identity,
+        clock: Clock,
+        network: (Network, mpsc::Receiver<Event>),
+        requests: mpsc::Receiver<Request>,
+        watches: Watches,
+    ) -> (Self, Inbox) {
+        let (sync, synced) = SyncThread::start(disk.clone());
+        let (answers_tx, answers) = mpsc::unbounded_channel();
+        let labels = Arc::new(labels(&engine));
+        let driver = Self {
+            engine,
+            disk,
+            identity,
+            clock,
+            links: BTreeMap::new(),
+            listening: BTreeSet::new(),
+            strangers_refused: 0,
+            network: network.0,
+            events: watches.events,
+            readers: watches.readers,
+            listen_addrs: watches.listen_addrs,
+            labels,
+            sync,
+            syncing: false,
+            dirty: false,
+            in_flight: Vec::new(),
+            waiting: Vec::new(),
+            next_heads: None,
+            answers: answers_tx,
+            writes: BTreeMap::new(),
+            invites: BTreeMap::new(),
+            gossip: BTreeMap::new(),
+            asked: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            tokens: 0,
+            stop: None,
+            shown_progress: None,
+            commands: VecDeque::new(),
+        };
+        (driver, Inbox { network: network.1, requests, synced, answers })
+    }
+
+    /// Runs until stopped (`Ok`) or until storage fails (what to tell a person).
+    pub(crate) async fn run(mut self, mut inbox: Inbox) -> Result<(), String> {
+        let result = self.turn(&mut inbox).await;
+        if let Err(reason) = &result {
+            let message = format!("{reason}. The peer stops: nothing more is acknowledged.");
+            self.tell(NodeEvent::Trouble { message });
+        }
+        self.network.send(Command::Shutdown).await;
+        self.sync.finish();
+        if let Some(stop) = self.stop.take() {
+            let _ = stop.send(());
+        }
+        result
+    }
+
+    async fn turn(&mut self, inbox: &mut Inbox) -> Result<(), String> {
+        loop {
+            let deadline = self.engine.next_deadline().map(|(at, _)| self.clock.instant(at));
+            let sleep = async {
+                match deadline {
+                    Some(at) => tokio::time::sleep_until(at.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                Some(done) = inbox.synced.recv() => self.synced(done)?,
+                Some(event) = inbox.network.recv() => {
+                    self.network_event(event)?;
+                    for _ in 0..BATCH {
+                        let Ok(event) = inbox.network.try_recv() else { break };
+                        self.network_event(event)?;
+                    }
+                }
+                request = inbox.requests.recv() => {
+                    let Some(request) = request else { return Ok(()) };
+                    self.request(request)?;
+                    for _ in 0..BATCH {
+                        let Ok(request) = inbox.requests.try_recv() else { break };
+                        self.request(request)?;
+                    }
+                }
+                Some((peer, answer)) = inbox.answers.recv() => self.answered(peer, answer)?,
+                () = sleep => self.feed(Input::Tick)?,
+            }
+            // Signing waits for the running sync: whatever queued up meanwhile shares one commit.
+            while !self.syncing && self.engine.has_queued_writes() {
+                self.feed(Input::Commit)?;
+                self.start_sync();
+            }
+            self.start_sync();
+            while let Some(command) = self.commands.pop_front() {
+                self.network.send(command).await;
+            }
+            self.show_progress();
+            if self.stop.is_some() && !self.syncing && !self.dirty {
+                return Ok(());
+            }
+        }
+    }
+
+    fn token(&mut self) -> Token {
+        self.tokens += 1;
+        Token(self.tokens)
+    }
+
+    fn tell(&self, event: NodeEvent) {
+        let _ = self.events.send(event);
+    }
+
+    pub(crate) fn label(&self, device: &DeviceId) -> String {
+        self.labels.get(device).cloned().unwrap_or_else(|| device.short())
+    }
+
+    // ---- in -----------------------------------------------------------------------------------
+
+    /// Gives the core one input and takes its outputs.
+    fn feed(&mut self, input: Input) -> Result<(), String> {
+        match self.engine.handle(self.clock.now(), input) {
+            Ok(()) => {}
+            Err(Fault::Peer { peer, reason, damning: true }) => {
+                warn!(peer = %self.label(&peer), "refused what a peer sent: {reason}");
+            }
+            Err(Fault::Peer { peer, reason, .. }) => {
+                debug!(peer = %self.label(&peer), "set aside what a peer sent: {reason}");
+            }
+            Err(Fault::Store(e)) => return Err(e.to_string()),
+        }
+        while let Some(output) = self.engine.poll_output() {
+            self.take(output)?;
+        }
+        Ok(())
+    }
+
+    fn request(&mut self, request: Request) -> Result<(), String> {
+        match request {
+            Request::Write(changes, reply) => {
+                let token = self.token();
+                self.writes.insert(token, reply);
+                self.feed(Input::Write(token, changes))?;
+            }
+            Request::Invite(secret, invite, reply) => {
+                let token = self.token();
+                self.invites.insert(token, reply);
+                self.feed(Input::Invite { token, secret, invite })?;
+            }
+            Request::Status(reply) => {
+                let _ = reply.send(self.status());
+            }
+            Request::Peers(reply) => {
+                let _ = reply.send(self.peers());
+            }
+            Request::Stop(reply) => self.stop = Some(reply),
+        }
+        Ok(())
+    }
+
+    fn network_event(&mut self, event: Event) -> Result<(), String> {
+        match event {
+            Event::Listening { addr } => {
+                self.listening.insert(addr.clone());
+                self.publish_listening();
+                self.tell(NodeEvent::Listening { addr });
+            }
+            Event::NotListening { addr } => {
+                self.listening.remove(&addr);
+                self.publish_listening();
+            }
+            Event::Connected { peer, addr, source, transport, member, dialer } => {
+                self.links.insert(peer, Link { addr, source, transport, member });
+                self.connected(peer, member, dialer)?;
+            }
+            Event::Disconnected { peer } => {
+                if self.links.remove(&peer).is_some_and(|link| link.member) {
+                    self.tell(NodeEvent::Disconnected { device: self.label(&peer) });
+                    self.feed(Input::Disconnected(peer))?;
+                }
+            }
+            Event::Gossip { from, token: name, bytes } => {
+                let token = self.token();
+                self.gossip.insert(token, name);
+                self.feed(Input::Gossip { token, from, bytes })?;
+            }
+            Event::SessionOpened { session, peer } => {
+                self.feed(Input::SessionOpened(SessionId(session), peer))?;
+            }
+            Event::SessionReady { session } => {
+                self.feed(Input::SessionReady(SessionId(session)))?;
+            }
+            Event::SessionFrame { session, frame } => {
+                self.feed(Input::SessionFrame(SessionId(session), frame))?;
+            }
+            Event::SessionClosed { session, refused } => {
+                let session = SessionId(session);
+                self.feed(Input::SessionClosed(session))?;
+                if let Some(peer) = self.sessions.remove(&session).filter(|_| refused) {
+                    self.feed(Input::Stranger(peer))?;
+                }
+            }
+            Event::Asked { peer, request, reply } => {
+                let token = self.token();
+                self.asked.insert(token, reply);
+                self.feed(Input::Asked { token, peer, bytes: request })?;
+            }
+            Event::AddressLearned { peer, addr } => {
+                self.disk.remember_address(&peer, &addr).map_err(|e| e.to_string())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn connected(&mut self, peer: DeviceId, member: bool, dialer: bool) -> Result<(), String> {
+        if !member {
+            return if dialer { self.feed(Input::Stranger(peer)) } else { Ok(()) };
+        }
+        if let Some(link) = self.links.get(&peer) {
+            self.tell(NodeEvent::Connected {
+                device: self.label(&peer),
+                device_id: peer,
+                source: source_word(link.source),
+                transport: transport_word(link.transport),
+                addr: link.addr.clone(),
+            });
+        }
+        self.feed(Input::Connected(peer))
+    }
+
+    fn answered(
+        &mut self,
+        peer: DeviceId,
+        answer: Result<Vec<u8>, AskError>,
+    ) -> Result<(), String> {
+        match answer {
+            Ok(bytes) => self.feed(Input::Answered(peer, bytes))?,
+            Err(e) => debug!(peer = %peer.short(), "introduction was not answered: {e}"),
+        }
+        if self.engine.roster().member(&peer).is_none() {
+            // Of another swarm, or not admitted: left alone for a while.
+            self.commands.push_back(Command::Disconnect { peer });
+        }
+        Ok(())
+    }
+
+    fn publish_listening(&self) {
+        self.listen_addrs.send_replace(self.listening.iter().cloned().collect());
+    }
+
+    // ---- out ----------------------------------------------------------------------------------
+
+    /// Takes one output: a write goes to storage, a verdict is passed at once, the rest waits for the
+    /// sync that covers what came before it.
+    fn take(&mut self, output: Output) -> Result<(), String> {
+        match output {
+            Output::Persist(writes) => {
+                self.disk.apply(writes);
+                self.dirty = true;
+            }
+            Output::Verdict(token, verdict) => self.verdict(token, verdict),
+            other if self.dirty => self.waiting.push(other),
+            other if self.syncing => self.in_flight.push(other),
+            other => self.carry_out(other),
+        }
+        Ok(())
+    }
+
+    fn start_sync(&mut self) {
+        if self.dirty && !self.syncing {
+            self.dirty = false;
+            self.syncing = true;
+            self.in_flight = std::mem::take(&mut self.waiting);
+            self.next_heads = Some((Arc::new(self.engine.heads()), self.engine.caught_up()));
+            self.sync.request();
+        }
+    }
+
+    fn synced(&mut self, done: SyncDone) -> Result<(), String> {
+        let snapshot = done.map_err(|e| e.to_string())?;
+        self.syncing = false;
+        if let Some((heads, caught_up)) = self.next_heads.take() {
+            let first = caught_up && !self.readers.borrow().caught_up;
+            let labels = Arc::clone(&self.labels);
+            self.readers.send_replace(Arc::new(ReadState { snapshot, heads, labels, caught_up }));
+            if first {
+                self.tell(NodeEvent::CaughtUp);
+            }
+        }
+        for output in std::mem::take(&mut self.in_flight) {
+            self.carry_out(output);
+        }
+        Ok(())
+    }
+
+    fn carry_out(&mut self, output: Output) {
+        match output {
+            Output::Persist(_) | Output::Verdict(..) | Output::Advanced => {}
+            Output::Publish(bytes) => self.commands.push_back(Command::Publish(bytes)),
+            Output::OpenSession(session, peer) => {
+                self.sessions.insert(session, peer);
+                self.commands.push_back(Command::Open { session: session.0, peer });
+            }
+            Output::SendFrame(session, frame) => {
+                self.commands.push_back(Command::Send { session: session.0, frame });
+            }
+            Output::CloseSession(session) => {
+                self.commands.push_back(Command::Close { session: session.0 });
+            }
+            Output::Answer(token, bytes) => self.answer(token, bytes),
+            Output::Ask(peer, request) => self.ask(peer, request),
+            Output::Written(token, versions) => {
+                if let Some(reply) = self.writes.remove(&token) {
+                    let _ = reply.send(Ok(versions));
+                }
+            }
+            Output::WriteRefused(token, refused) => {
+                if let Some(reply) = self.writes.remove(&token) {
+                    let _ = reply.send(Err(write_error(refused)));
+                }
+            }
+            Output::Invited(token, result) => {
+                if let Some(reply) = self.invites.remove(&token) {
+                    let _ = reply.send(result.map_err(invite_error));
+                }
+            }
+            Output::MembersChanged => self.members_changed(),
+            Output::Admitted { device, label, check_words } => {
+                info!(device = %device.short(), "admitted \"{label}\"");
+                self.tell(NodeEvent::Admitted { device: label, check_words });
+            }
+        }
+    }
+
+    fn verdict(&mut self, token: Token, verdict: CoreVerdict) {
+        let verdict = match verdict {
+            CoreVerdict::Accept => Verdict::Accept,
+            CoreVerdict::Reject => Verdict::Reject,
+            CoreVerdict::Ignore => Verdict::Ignore,
+        };
+        if let Some(token) = self.gossip.remove(&token) {
+            self.commands.push_back(Command::Verdict { token, verdict });
+        }
+    }
+
+    fn answer(&mut self, token: Token, bytes: Vec<u8>) {
+        if let Ok(JoinAnswer::Refused(refusal)) = message::decode(&bytes) {
+            self.strangers_refused += 1;
+            self.tell(NodeEvent::StrangerRefused { what: format!("{refusal:?}") });
+        }
+        if let Some(reply) = self.asked.remove(&token) {
+            let _ = reply.send(bytes);
+        }
+    }
+
+    fn ask(&mut self, peer: DeviceId, request: Vec<u8>) {
+        let (reply, answer) = oneshot::channel();
+        self.commands.push_back(Command::Ask { peer, request, reply });
+        let answers = self.answers.clone();
+        tokio::spawn(async move {
+            let answer = answer.await.unwrap_or(Err(AskError::NoAnswer));
+            let _ = answers.send((peer, answer));
+        });
+    }
+
+    fn members_changed(&mut self) {
+        self.labels = Arc::new(labels(&self.engine));
+        let members = self.engine.roster().members().map(|m| m.device).collect();
+        self.commands.push_back(Command::SetMembers(members));
+        let state = self.readers.borrow().with_labels(Arc::clone(&self.labels));
+        self.readers.send_replace(Arc::new(state));
+    }
+
+    fn show_progress(&mut self) {
+        if self.engine.caught_up() {
+            return;
+        }
+        let Some(progress) = self.engine.progress().filter(|p| p.planned > 0) else {
+            return;
+        };
+        if self.shown_progress.is_none_or(|at| at.elapsed().as_millis() >= 200) {
+            self.shown_progress = Some(Instant::now());
+            self.tell(NodeEvent::CatchingUp {
+                from: self.label(&progress.from),
+                received: progress.received,
+                planned: progress.planned,
+            });
+        }
+    }
+}
+
+fn labels(engine: &Engine<Disk>) -> BTreeMap<DeviceId, String> {
+    engine.roster().members().map(|m| (m.device, m.label.clone())).collect()
+}
+
+pub(crate) fn source_word(source: Source) -> &'static str {
+    match source {
+        Source::Mdns => "mdns",
+        Source::Kad => "kad",
+        Source::Direct => "direct",
+    }
+}
+
+pub(crate) fn transport_word(transport: Transport) -> &'static str {
+    match transport {
+        Transport::Tcp => "tcp",
+        Transport::Quic => "quic",
+    }
+}
+
+fn write_error(refused: WriteRefused) -> WriteError {
+    match refused {
+        WriteRefused::NotAllowed(_) => WriteError::NotAllowed(refused.to_string()),
+        WriteRefused::Invalid(text) => WriteError::Invalid(text),
+        WriteRefused::Condition(there) => WriteError::Condition(there),
+        WriteRefused::Busy => WriteError::Busy,
+    }
+}
+
+fn invite_error(refused: InviteRefused) -> InviteError {
+    match refused {
+        InviteRefused::NotAllowed => InviteError::NotAllowed,
+        InviteRefused::TooMany => InviteError::TooMany,
+        InviteRefused::Invalid => InviteError::Invalid,
+    }
+}
+
+/// A moment in Unix milliseconds as minutes ago.
+pub(crate) fn minutes_ago(at: u64) -> u64 {
+    clock::wall_millis().saturating_sub(at) / 60_000
+}

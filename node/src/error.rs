@@ -1,0 +1,169 @@
+//! Errors of setting up, starting and using a peer. Each variant says what a caller can do about it.
+
+use std::io;
+use std::path::PathBuf;
+
+use swarmkv_protocol::id::Version;
+use swarmkv_protocol::store::StoreError;
+use swarmkv_protocol::ticket::BadTicket;
+
+/// The data directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DirError {
+    /// Another process lives in it.
+    #[error("a peer is already running on {dir}{}", pid.map_or(String::new(), |p| format!(" (process {p})")))]
+    Locked {
+        /// The directory.
+        dir: PathBuf,
+        /// The other process, if it said so.
+        pid: Option<u32>,
+    },
+    /// No swarm was made or joined here yet.
+    #[error("{0} belongs to no swarm yet")]
+    NoSwarm(PathBuf),
+    /// A swarm was made or joined here before.
+    #[error("{dir} already belongs to the swarm \"{swarm}\"")]
+    HasSwarm {
+        /// The directory.
+        dir: PathBuf,
+        /// The swarm's name.
+        swarm: String,
+    },
+    /// The device key cannot be trusted or read.
+    #[error("device key {path}: {reason}")]
+    Key {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The store cannot be opened or written.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A file cannot be made, read or written.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// The system's word.
+        source: io::Error,
+    },
+}
+
+impl DirError {
+    pub(crate) fn io(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io { path, source }
+    }
+}
+
+/// A new swarm could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum InitError {
+    /// The data directory cannot be used.
+    #[error(transparent)]
+    Dir(#[from] DirError),
+    /// The name or label is empty, too long or not printable.
+    #[error("the {0} must have 1 to 64 bytes and no control characters")]
+    Name(&'static str),
+}
+
+/// This device could not join.
+#[derive(Debug, thiserror::Error)]
+pub enum JoinError {
+    /// The data directory cannot be used.
+    #[error(transparent)]
+    Dir(#[from] DirError),
+    /// The text is no usable ticket.
+    #[error(transparent)]
+    Ticket(#[from] BadTicket),
+    /// The ticket's time is over.
+    #[error("the ticket has expired")]
+    Expired,
+    /// The ticket admitted another device.
+    #[error("the ticket was already used by \"{label}\" ({device}) {minutes_ago} minutes ago")]
+    Used {
+        /// That device's label.
+        label: String,
+        /// Start of its id.
+        device: String,
+        /// When that was.
+        minutes_ago: u64,
+    },
+    /// The inviting device does not know the ticket.
+    #[error("the inviting device does not know this ticket")]
+    Unknown,
+    /// The inviting device could not be reached, or did not answer.
+    #[error("the inviting device cannot be reached: {0}")]
+    Unreachable(String),
+    /// The inviting device answered something that makes no sense.
+    #[error("the inviting device's answer cannot be used: {0}")]
+    Answer(String),
+}
+
+/// A peer could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The data directory cannot be used.
+    #[error(transparent)]
+    Dir(#[from] DirError),
+    /// An address cannot be listened on or makes no sense.
+    #[error("network: {0}")]
+    Network(String),
+}
+
+/// A local write was not done. Nothing was written.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum WriteError {
+    /// The role, prefix or quota does not allow it.
+    #[error("{0}")]
+    NotAllowed(String),
+    /// Too large, or malformed.
+    #[error("{0}")]
+    Invalid(String),
+    /// The condition does not hold; the siblings that are there instead.
+    #[error("the condition is not met")]
+    Condition(Vec<Version>),
+    /// Too many writes wait already.
+    #[error("too many writes are waiting")]
+    Busy,
+    /// The peer has stopped: the write may or may not be on disk.
+    #[error("the peer has stopped")]
+    Stopped,
+}
+
+/// A read was not answered.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// This replica has never been whole: it would answer half a truth.
+    #[error("still catching up")]
+    CatchingUp,
+    /// The wanted version did not arrive in time.
+    #[error("version {0} has not arrived here")]
+    NotYet(Version),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The peer has stopped.
+    #[error("the peer has stopped")]
+    Stopped,
+}
+
+/// No ticket was made.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InviteError {
+    /// This device's rank does not allow it.
+    #[error(
+        "this device may not invite: only the owner and admins may, and only below their own rank"
+    )]
+    NotAllowed,
+    /// Too many open tickets.
+    #[error("too many tickets are open")]
+    TooMany,
+    /// No uses, or too long a life.
+    #[error("a ticket needs at least one use and may live a week at most")]
+    Invalid,
+    /// The peer has stopped.
+    #[error("the peer has stopped")]
+    Stopped,
+}

@@ -1,0 +1,233 @@
+//! A cloneable client of a running peer, for the program that embeds it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use swarmkv_protocol::codec::Bytes;
+use swarmkv_protocol::id::{DeviceId, SwarmId, Version};
+use swarmkv_protocol::io::{Change, Condition};
+use swarmkv_protocol::limits::VERSION;
+use swarmkv_protocol::op::Body;
+use swarmkv_protocol::ticket::{Invite, Ticket};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::timeout;
+
+use crate::api::wire::{
+    Data, InviteAnswer, InviteRequest, ListAnswer, ListRequest, PeerInfo, Sibling, Status, WriteOp,
+    role_from_name,
+};
+use crate::clock;
+use crate::driver::Request;
+use crate::error::{InviteError, ReadError, WriteError};
+use crate::readers::ReadState;
+
+/// Addresses in a ticket, at most.
+const TICKET_ADDRS: usize = 8;
+
+/// Talks to a running peer. Reads go straight to the store and never wait for writers; writes return
+/// when they are on disk.
+#[derive(Clone)]
+pub struct Handle {
+    pub(crate) requests: mpsc::Sender<Request>,
+    pub(crate) readers: watch::Receiver<Arc<ReadState>>,
+    pub(crate) listen_addrs: watch::Receiver<Vec<String>>,
+    pub(crate) me: DeviceId,
+    pub(crate) swarm: SwarmId,
+}
+
+impl Handle {
+    /// Sets a key. The returned version names the write on every replica.
+    ///
+    /// # Errors
+    /// When the write is refused; then nothing was written.
+    pub async fn put(&self, key: &[u8], value: &[u8]) -> Result<Version, WriteError> {
+        self.one(key, Body::Put(value.into())).await
+    }
+
+    /// Deletes a key. What others write at the same time is not deleted.
+    ///
+    /// # Errors
+    /// When the write is refused; then nothing was written.
+    pub async fn delete(&self, key: &[u8]) -> Result<Version, WriteError> {
+        self.one(key, Body::Delete).await
+    }
+
+    async fn one(&self, key: &[u8], body: Body) -> Result<Version, WriteError> {
+        let change = Change { key: key.into(), body, expires_at: None, condition: None };
+        let versions = self.change(vec![change]).await?;
+        versions.first().copied().ok_or(WriteError::Stopped)
+    }
+
+    /// Writes several operations as one transaction: all of them or none, here and on every replica.
+    ///
+    /// # Errors
+    /// When the transaction is refused; then nothing was written.
+    pub async fn write(&self, ops: Vec<WriteOp>) -> Result<Vec<Version>, WriteError> {
+        let changes = ops.into_iter().map(change).collect::<Result<_, _>>()?;
+        self.change(changes).await
+    }
+
+    async fn change(&self, changes: Vec<Change>) -> Result<Vec<Version>, WriteError> {
+        let (reply, answer) = oneshot::channel();
+        let request = Request::Write(changes, reply);
+        self.requests.send(request).await.map_err(|_| WriteError::Stopped)?;
+        answer.await.map_err(|_| WriteError::Stopped)?
+    }
+
+    fn state(&self) -> Result<Arc<ReadState>, ReadError> {
+        let state = Arc::clone(&self.readers.borrow());
+        if state.caught_up { Ok(state) } else { Err(ReadError::CatchingUp) }
+    }
+
+    /// Reads the value that a key shows on this replica.
+    ///
+    /// # Errors
+    /// [`ReadError::CatchingUp`] on a replica that has never been whole.
+    pub fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
+        Ok(self.state()?.value(key)?)
+    }
+
+    /// Reads all concurrent values of a key, the shown one first; deletes are among them.
+    ///
+    /// # Errors
+    /// As [`Handle::get`].
+    pub fn siblings(&self, key: &[u8]) -> Result<Vec<Sibling>, ReadError> {
+        Ok(self.state()?.siblings(key)?)
+    }
+
+    /// Reads one page of keys, ascending. Each page is one moment of the replica.
+    ///
+    /// # Errors
+    /// As [`Handle::get`].
+    pub fn list(&self, request: &ListRequest) -> Result<ListAnswer, ReadError> {
+        Ok(self.state()?.list(request)?)
+    }
+
+    /// Waits until this replica has a write.
+    ///
+    /// # Errors
+    /// [`ReadError::NotYet`] when it did not arrive within `limit`.
+    pub async fn wait_for(&self, version: &Version, limit: Duration) -> Result<(), ReadError> {
+        let mut readers = self.readers.clone();
+        match timeout(limit, readers.wait_for(|state| state.covers(version))).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) => Err(ReadError::Stopped),
+            Err(_) => Err(ReadError::NotYet(*version)),
+        }
+    }
+
+    /// Waits until this replica has once been whole.
+    ///
+    /// # Errors
+    /// [`ReadError::CatchingUp`] when that did not happen within `limit`.
+    pub async fn caught_up(&self, limit: Duration) -> Result<(), ReadError> {
+        let mut readers = self.readers.clone();
+        match timeout(limit, readers.wait_for(|state| state.caught_up)).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) => Err(ReadError::Stopped),
+            Err(_) => Err(ReadError::CatchingUp),
+        }
+    }
+
+    /// Makes a ticket that admits a device.
+    ///
+    /// # Errors
+    /// When this device may not, or the request makes no sense.
+    pub async fn invite(&self, request: InviteRequest) -> Result<InviteAnswer, InviteError> {
+        let role = role_from_name(&request.role).ok_or(InviteError::Invalid)?;
+        let expires_at = clock::wall_millis().saturating_add(request.expires_ms);
+        let invite = Invite {
+            role,
+            prefix: Bytes(request.prefix.0),
+            max_bytes: request.quota,
+            expires_at,
+            uses: request.uses,
+        };
+        let secret = clock::random::<16>();
+        let (reply, answer) = oneshot::channel();
+        let ask = Request::Invite(secret, invite, reply);
+        self.requests.send(ask).await.map_err(|_| InviteError::Stopped)?;
+        answer.await.map_err(|_| InviteError::Stopped)??;
+        let addrs = ticket_addrs(&self.listen_addrs.borrow());
+        let ticket = Ticket {
+            version: VERSION,
+            swarm: self.swarm,
+            inviter: self.me,
+            addrs: addrs.clone(),
+            secret: Bytes(secret.to_vec()),
+            expires_at,
+        };
+        let role = role.to_string();
+        Ok(InviteAnswer { ticket: ticket.to_text(), expires_at, role, addrs })
+    }
+
+    /// How this peer is; `None` when it has stopped.
+    pub async fn status(&self) -> Option<Status> {
+        let (reply, answer) = oneshot::channel();
+        self.requests.send(Request::Status(reply)).await.ok()?;
+        answer.await.ok()
+    }
+
+    /// All members other than this device, connected or not; `None` when the peer has stopped.
+    pub async fn peers(&self) -> Option<Vec<PeerInfo>> {
+        let (reply, answer) = oneshot::channel();
+        self.requests.send(Request::Peers(reply)).await.ok()?;
+        answer.await.ok()
+    }
+
+    /// Addresses that this peer listens on now.
+    #[must_use]
+    pub fn listening(&self) -> Vec<String> {
+        self.listen_addrs.borrow().clone()
+    }
+
+    /// Waits until this peer listens somewhere, and says where.
+    pub async fn wait_listening(&self) -> Vec<String> {
+        let mut addrs = self.listen_addrs.clone();
+        addrs
+            .wait_for(|addrs| !addrs.is_empty())
+            .await
+            .map(|addrs| addrs.clone())
+            .unwrap_or_default()
+    }
+
+    /// This device.
+    #[must_use]
+    pub fn device_id(&self) -> DeviceId {
+        self.me
+    }
+
+    /// The swarm.
+    #[must_use]
+    pub fn swarm_id(&self) -> SwarmId {
+        self.swarm
+    }
+}
+
+fn change(op: WriteOp) -> Result<Change, WriteError> {
+    let condition = match (op.if_absent, op.if_version) {
+        (true, Some(_)) => {
+            let text = "a key cannot both be absent and hold a version".to_owned();
+            return Err(WriteError::Invalid(text));
+        }
+        (true, None) => Some(Condition::Absent),
+        (false, Some(versions)) => {
+            let versions = versions.iter().map(|text| text.parse()).collect::<Result<_, _>>();
+            Some(Condition::Siblings(versions.map_err(|e| WriteError::Invalid(format!("{e}")))?))
+        }
+        (false, None) => None,
+    };
+    let body = match op.value {
+        Some(Data(value)) => Body::Put(Bytes(value)),
+        None => Body::Delete,
+    };
+    Ok(Change { key: Bytes(op.key.0), body, expires_at: op.expires_at, condition })
+}
+
+/// Addresses worth putting into a ticket: loopback ones only if there are no others.
+fn ticket_addrs(listening: &[String]) -> Vec<String> {
+    let local = |addr: &&String| addr.starts_with("/ip4/127.") || addr.starts_with("/ip6/::1/");
+    let (loopback, others): (Vec<&String>, Vec<&String>) = listening.iter().partition(local);
+    let chosen = if others.is_empty() { loopback } else { others };
+    chosen.into_iter().take(TICKET_ADDRS).cloned().collect()
+}

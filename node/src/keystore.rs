@@ -1,0 +1,91 @@
+//! The device key on disk: made once, readable by its owner only.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use swarmkv_protocol::crypto::DeviceKey;
+use zeroize::Zeroizing;
+
+use crate::clock;
+use crate::error::DirError;
+
+const FILE: &str = "device.key";
+
+fn path(dir: &Path) -> PathBuf {
+    dir.join(FILE)
+}
+
+/// Reads the key, or makes one if there is none.
+pub(crate) fn load_or_create(dir: &Path) -> Result<DeviceKey, DirError> {
+    match load(dir) {
+        Err(DirError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => create(dir),
+        other => other,
+    }
+}
+
+/// Reads the key. Refused: a link, somebody else's file, a file that others can read.
+pub(crate) fn load(dir: &Path) -> Result<DeviceKey, DirError> {
+    let path = path(dir);
+    let bad = |reason: &str| DirError::Key { path: path.clone(), reason: reason.to_owned() };
+    let meta = fs::symlink_metadata(&path).map_err(DirError::io(&path))?;
+    if !meta.is_file() {
+        return Err(bad("is not a plain file"));
+    }
+    if meta.mode() & 0o077 != 0 {
+        return Err(bad("can be read by others; take their rights away with: chmod 600"));
+    }
+    let mut seed = Zeroizing::new([0; 32]);
+    let mut file = File::open(&path).map_err(DirError::io(&path))?;
+    file.read_exact(&mut seed[..]).map_err(|_| bad("is cut short"))?;
+    if meta.len() != 32 {
+        return Err(bad("has the wrong length"));
+    }
+    Ok(DeviceKey::from_seed(&seed))
+}
+
+fn create(dir: &Path) -> Result<DeviceKey, DirError> {
+    let path = path(dir);
+    let seed = Zeroizing::new(clock::random::<32>());
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true).mode(0o600);
+    let mut file = options.open(&path).map_err(DirError::io(&path))?;
+    file.write_all(&seed[..]).map_err(DirError::io(&path))?;
+    file.sync_all().map_err(DirError::io(&path))?;
+    File::open(dir).and_then(|d| d.sync_all()).map_err(DirError::io(dir))?;
+    Ok(DeviceKey::from_seed(&seed))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+
+    #[test]
+    fn a_key_is_made_once_and_read_back() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let made = load_or_create(dir.path()).expect("made").id();
+        assert_eq!(load_or_create(dir.path()).expect("read").id(), made);
+        let mode = fs::metadata(path(dir.path())).expect("there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_key_that_others_can_read_is_refused() {
+        let dir = tempfile::tempdir().expect("a directory");
+        load_or_create(dir.path()).expect("made");
+        fs::set_permissions(path(dir.path()), fs::Permissions::from_mode(0o640)).expect("chmod");
+        assert!(matches!(load(dir.path()), Err(DirError::Key { .. })));
+    }
+
+    #[test]
+    fn a_linked_key_is_refused() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let other = tempfile::tempdir().expect("a directory");
+        load_or_create(other.path()).expect("made");
+        symlink(path(other.path()), path(dir.path())).expect("link");
+        assert!(matches!(load_or_create(dir.path()), Err(DirError::Key { .. })));
+    }
+}

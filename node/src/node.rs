@@ -1,0 +1,134 @@
+//! Starting and stopping a peer.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use swarmkv_protocol::engine::Engine;
+use swarmkv_protocol::roster::Roster;
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+
+use crate::api;
+use crate::clock::{self, Clock};
+use crate::config::Config;
+use crate::data_dir::DataDir;
+use crate::driver::{Driver, Identity, Request, Watches};
+use crate::error::{DirError, StartError};
+use crate::event::NodeEvent;
+use crate::handle::Handle;
+use crate::keystore;
+use crate::network::{Network, NetworkConfig};
+use crate::readers::ReadState;
+use crate::storage::Disk;
+
+/// Requests that wait for the loop.
+const REQUESTS: usize = 4096;
+/// Events kept for a slow watcher.
+const EVENTS: usize = 1024;
+
+/// A running peer. Dropping it stops it without waiting; [`Node::stop`] waits.
+pub struct Node {
+    handle: Handle,
+    events: broadcast::Sender<NodeEvent>,
+    driver: JoinHandle<Result<(), String>>,
+    api: JoinHandle<()>,
+    /// Held while the peer runs.
+    _dir: DataDir,
+}
+
+impl Node {
+    /// Starts the peer of a data directory: opens its store, joins the network, serves the local API.
+    ///
+    /// # Errors
+    /// When the directory is in use, belongs to no swarm or is damaged, or an address cannot be
+    /// listened on.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        let dir = DataDir::open(&config.data_dir)?;
+        let disk = Disk::open(&dir.store()).map_err(DirError::Store)?;
+        let genesis = disk.genesis().map_err(DirError::Store)?;
+        let genesis = genesis.ok_or_else(|| DirError::NoSwarm(config.data_dir.clone()))?;
+        let key = keystore::load(dir.path())?;
+        let seed = key.seed();
+        let me = key.id();
+        let roster = Roster::open(&genesis).map_err(|e| damaged(&e))?;
+        let swarm = roster.swarm();
+        let moved = disk.moved(&dir.fingerprint()?).map_err(DirError::Store)?;
+        disk.sync().map_err(DirError::Store)?;
+        let recovered = disk.recover().map_err(DirError::Store)?;
+        let entropy = u64::from_be_bytes(clock::random());
+        let engine = Engine::open(key, roster, recovered, disk.clone(), entropy, moved)
+            .map_err(DirError::Store)?;
+
+        let network = NetworkConfig {
+            seed,
+            swarm,
+            listen: config.listen,
+            dial: config.dial,
+            known: disk.addresses().map_err(DirError::Store)?,
+            mdns: config.mdns,
+            members: engine.roster().members().map(|m| m.device).collect(),
+        };
+        let network =
+            Network::start(network).await.map_err(|e| StartError::Network(e.to_string()))?;
+
+        let labels = engine.roster().members().map(|m| (m.device, m.label.clone()));
+        let labels: BTreeMap<_, _> = labels.collect();
+        let state = ReadState {
+            snapshot: disk.durable(),
+            heads: Arc::new(engine.heads()),
+            labels: Arc::new(labels),
+            caught_up: engine.caught_up(),
+        };
+        let (requests, todo) = mpsc::channel(REQUESTS);
+        let (events, _) = broadcast::channel(EVENTS);
+        let (readers, reading) = watch::channel(Arc::new(state));
+        let (listen_addrs, listening) = watch::channel(Vec::new());
+        let handle = Handle { requests, readers: reading, listen_addrs: listening, me, swarm };
+        let socket = api::listen(dir.path()).map_err(DirError::io(dir.path()))?;
+        let api = tokio::spawn(api::serve(socket, handle.clone()));
+        let identity = Identity { me, data_dir: dir.path().to_owned() };
+        let watches = Watches { events: events.clone(), readers, listen_addrs };
+        let (driver, inbox) =
+            Driver::new(engine, disk, identity, Clock::start(), network, todo, watches);
+        let driver = tokio::spawn(driver.run(inbox));
+        Ok(Self { handle, events, driver, api, _dir: dir })
+    }
+
+    /// A client of this peer.
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// What happens from now on.
+    #[must_use]
+    pub fn events(&self) -> broadcast::Receiver<NodeEvent> {
+        self.events.subscribe()
+    }
+
+    /// Resolves when the peer stops by itself.
+    ///
+    /// # Errors
+    /// Says what went wrong: storage failed, and nothing more is acknowledged.
+    pub async fn stopped(&mut self) -> Result<(), String> {
+        match (&mut self.driver).await {
+            Ok(result) => result,
+            Err(e) => Err(format!("the peer's loop ended: {e}")),
+        }
+    }
+
+    /// Stops the peer: what is under way is finished and durable when this returns.
+    pub async fn stop(self) {
+        let (reply, done) = oneshot::channel();
+        if self.handle.requests.send(Request::Stop(reply)).await.is_ok() {
+            let _ = done.await;
+        }
+        let _ = self.driver.await;
+        self.api.abort();
+        let _ = self.api.await;
+    }
+}
+
+fn damaged(e: &swarmkv_protocol::roster::BadStatement) -> DirError {
+    DirError::Store(swarmkv_protocol::store::StoreError(format!("the genesis is damaged: {e}")))
+}

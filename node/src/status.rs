@@ -1,0 +1,100 @@
+//! Puts together what `status` and `peers` say.
+
+use swarmkv_protocol::id::DeviceId;
+use swarmkv_protocol::io::LogStatus;
+
+use crate::api::wire::{Counters, LogInfo, PeerInfo, Progress, Status};
+use crate::driver::{Driver, source_word, transport_word};
+use crate::network::peer_id_text;
+
+impl Driver {
+    pub(crate) fn status(&self) -> Status {
+        let roster = self.engine.roster();
+        let me = self.identity.me;
+        let logs = self.engine.logs();
+        let role = roster.member(&me).map(|m| m.role.to_string()).unwrap_or_default();
+        let progress = self.engine.progress().filter(|p| p.planned > 0);
+        Status {
+            swarm: roster.genesis().name.clone(),
+            swarm_id: roster.swarm().to_string(),
+            device: self.label(&me),
+            device_id: me.to_string(),
+            role,
+            data_dir: self.identity.data_dir.display().to_string(),
+            pid: std::process::id(),
+            uptime_ms: self.clock.uptime_ms(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            caught_up: self.engine.caught_up(),
+            progress: progress.map(|p| Progress {
+                from: self.label(&p.from),
+                received: p.received,
+                planned: p.planned,
+            }),
+            listen: self.listening.iter().cloned().collect(),
+            members: roster.members().count(),
+            peers: self.peers().into_iter().filter(|peer| peer.connected).collect(),
+            slots: logs.iter().map(|log| log.slots).sum(),
+            bytes: logs.iter().map(|log| log.bytes).sum(),
+            logs: logs.iter().map(|log| self.log_info(log)).collect(),
+            disk_bytes: self.disk.bytes(),
+            state: self.engine.state_hash().to_string(),
+            counters: self.counters(),
+        }
+    }
+
+    fn log_info(&self, log: &LogStatus) -> LogInfo {
+        let trouble = match (log.forked, log.frozen) {
+            (true, _) => Some("forked".to_owned()),
+            (false, Some(_)) => Some("frozen".to_owned()),
+            (false, None) => None,
+        };
+        LogInfo {
+            author: self.label(&log.log.author),
+            author_id: log.log.author.to_string(),
+            epoch: format!("{:08x}", log.log.epoch),
+            seq: log.seq,
+            slots: log.slots,
+            bytes: log.bytes,
+            trouble,
+        }
+    }
+
+    fn counters(&self) -> Counters {
+        let core = self.engine.counters();
+        Counters {
+            commits_signed: core.commits_signed,
+            commits_applied: core.commits_applied,
+            logs_repaired: core.logs_repaired,
+            slots_received: core.slots_received,
+            repairs: core.pulls,
+            repairs_equal: core.pulls_equal,
+            rejected: core.rejected,
+            ignored: core.ignored,
+            strangers_refused: self.strangers_refused,
+        }
+    }
+
+    pub(crate) fn peers(&self) -> Vec<PeerInfo> {
+        let others = self.engine.roster().members().filter(|m| m.device != self.identity.me);
+        others.map(|m| self.peer(&m.device, m.role.to_string())).collect()
+    }
+
+    fn peer(&self, device: &DeviceId, role: String) -> PeerInfo {
+        let link = self.links.get(device).filter(|link| link.member);
+        let stand = self.engine.peers().into_iter().find(|peer| peer.device == *device);
+        let now = self.clock.uptime_ms();
+        PeerInfo {
+            device: self.label(device),
+            device_id: device.to_string(),
+            peer_id: peer_id_text(device),
+            role,
+            connected: link.is_some(),
+            source: link.map(|link| source_word(link.source).to_owned()),
+            transport: link.map(|link| transport_word(link.transport).to_owned()),
+            addr: link.map(|link| link.addr.clone()),
+            behind: stand.map_or(0, |peer| peer.behind),
+            ahead: stand.map_or(0, |peer| peer.ahead),
+            equal_ms_ago: stand.and_then(|peer| Some(now.saturating_sub(peer.equal_at?))),
+        }
+    }
+}

@@ -1,0 +1,385 @@
+//! A replica's store on disk: takes the core's writes, makes them durable, answers its reads.
+
+use std::collections::BTreeMap;
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use redb::{Database, ReadableDatabase, ReadableTable, TableError, WriteTransaction};
+use swarmkv_protocol::codec::Bytes;
+use swarmkv_protocol::id::{DeviceId, Hash8, LogId};
+use swarmkv_protocol::store::{RawSlot, Recovered, Store, StoreError, Write};
+
+use super::overlay::{self, Overlay};
+use super::schema::{
+    self, ADDRESSES, FORMAT, HEADERS, KEYS, LOGS, META, SLOTS, STATEMENTS, TICKETS, store_error,
+};
+use super::view::Snapshot;
+
+/// Pages kept in memory.
+const CACHE_BYTES: usize = 24 << 20;
+
+/// Addresses remembered for one member.
+const ADDRESSES_PER_MEMBER: usize = 8;
+
+/// A replica's store. Clones share it.
+#[derive(Clone)]
+pub(crate) struct Disk(Arc<Inner>);
+
+struct Inner {
+    db: Database,
+    path: PathBuf,
+    layers: Mutex<Layers>,
+}
+
+/// What is durable, what is being made durable, and what waits for the next commit.
+struct Layers {
+    durable: Snapshot,
+    committing: Arc<Overlay>,
+    building: Overlay,
+}
+
+impl Disk {
+    /// Opens the store in `dir`, or makes one.
+    pub(crate) fn open(dir: &Path) -> Result<Self, StoreError> {
+        let io = |e: std::io::Error| StoreError(format!("{}: {e}", dir.display()));
+        fs::create_dir_all(dir).map_err(io)?;
+        let path = dir.join("swarmkv.redb");
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        let file = options.open(&path).map_err(io)?;
+        let db = Database::builder()
+            .set_cache_size(CACHE_BYTES)
+            .create_file(file)
+            .map_err(|e| StoreError(format!("{}: {e}", path.display())))?;
+        prepare(&db)?;
+        let durable = Snapshot::take(&db)?;
+        let layers = Layers {
+            durable,
+            committing: Arc::new(Overlay::default()),
+            building: Overlay::default(),
+        };
+        Ok(Self(Arc::new(Inner { db, path, layers: Mutex::new(layers) })))
+    }
+
+    fn layers(&self) -> MutexGuard<'_, Layers> {
+        // A panic elsewhere leaves whole layers behind: they are replaced, never edited in part.
+        self.0.layers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes writes over. The core's reads see them from now on; they are durable after the next
+    /// [`Disk::sync`].
+    pub(crate) fn apply(&self, writes: Vec<Write>) {
+        self.layers().building.apply(writes);
+    }
+
+    /// Makes everything taken over so far durable, in one transaction; returns what is durable then.
+    pub(crate) fn sync(&self) -> Result<Snapshot, StoreError> {
+        let layer = {
+            let mut layers = self.layers();
+            layers.committing = Arc::new(std::mem::take(&mut layers.building));
+            Arc::clone(&layers.committing)
+        };
+        let mut write = self.0.db.begin_write().map_err(store_error)?;
+        write.set_quick_repair(true);
+        commit_layer(&write, &layer)?;
+        write.commit().map_err(store_error)?;
+        let durable = Snapshot::take(&self.0.db)?;
+        let mut layers = self.layers();
+        layers.durable = durable.clone();
+        layers.committing = Arc::new(Overlay::default());
+        Ok(durable)
+    }
+
+    /// What is durable now.
+    pub(crate) fn durable(&self) -> Snapshot {
+        self.layers().durable.clone()
+    }
+
+    /// What a replica is opened from.
+    pub(crate) fn recover(&self) -> Result<Recovered, StoreError> {
+        let mut logs = Vec::new();
+        self.each(LOGS, |key, value| {
+            let id = key.try_into().map_err(|_| StoreError("a log's id is damaged".into()))?;
+            logs.push((LogId::from_bytes(id), value.into()));
+            Ok(())
+        })?;
+        let mut statements = Vec::new();
+        self.each(STATEMENTS, |_, value| {
+            statements.push(value.into());
+            Ok(())
+        })?;
+        let mut tickets = Vec::new();
+        self.each(TICKETS, |key, value| {
+            let id = key.try_into().map_err(|_| StoreError("a ticket's id is damaged".into()))?;
+            tickets.push((Hash8::new(id), value.into()));
+            Ok(())
+        })?;
+        let caught_up = self.meta("caught-up")?.is_some();
+        Ok(Recovered { statements, logs, tickets, caught_up })
+    }
+
+    /// The signed genesis of the swarm that this store belongs to.
+    pub(crate) fn genesis(&self) -> Result<Option<Bytes>, StoreError> {
+        self.meta("genesis")
+    }
+
+    /// Ties the store to a swarm. Durable after the next sync.
+    pub(crate) fn set_genesis(&self, genesis: &Bytes) {
+        self.layers().building.meta.insert("genesis", genesis.clone());
+    }
+
+    /// Whether the store was last opened under another fingerprint; records the present one. Durable
+    /// after the next sync.
+    pub(crate) fn moved(&self, fingerprint: &str) -> Result<bool, StoreError> {
+        let before = self.meta("fingerprint")?;
+        let now = Bytes::from(fingerprint.as_bytes());
+        let moved = before.is_some_and(|before| before != now);
+        self.layers().building.meta.insert("fingerprint", now);
+        Ok(moved)
+    }
+
+    /// Remembers where a member was reached, for the next start. Durable with the next sync.
+    pub(crate) fn remember_address(&self, device: &DeviceId, addr: &str) -> Result<(), StoreError> {
+        let known = self.addresses()?;
+        let theirs: Vec<&String> =
+            known.iter().filter(|(d, _)| d == device).map(|(_, addr)| addr).collect();
+        if theirs.iter().any(|known| *known == addr) {
+            return Ok(());
+        }
+        let mut layers = self.layers();
+        if theirs.len() >= ADDRESSES_PER_MEMBER
+            && let Some(first) = theirs.first()
+        {
+            layers.building.addresses.insert((*device, (*first).clone()), false);
+        }
+        layers.building.addresses.insert((*device, addr.to_owned()), true);
+        Ok(())
+    }
+
+    /// Remembered addresses.
+    pub(crate) fn addresses(&self) -> Result<Vec<(DeviceId, String)>, StoreError> {
+        let mut all = BTreeMap::new();
+        self.each(ADDRESSES, |key, _| {
+            if let Some((device, addr)) = key.split_first_chunk::<32>() {
+                let addr = String::from_utf8_lossy(addr).into_owned();
+                all.insert((DeviceId::new(*device), addr), true);
+            }
+            Ok(())
+        })?;
+        let layers = self.layers();
+        all.extend(layers.committing.addresses.clone());
+        all.extend(layers.building.addresses.clone());
+        Ok(all.into_iter().filter_map(|(entry, present)| present.then_some(entry)).collect())
+    }
+
+    /// Bytes of the store's file.
+    pub(crate) fn bytes(&self) -> u64 {
+        fs::metadata(&self.0.path).map_or(0, |meta| meta.len())
+    }
+
+    fn meta(&self, name: &'static str) -> Result<Option<Bytes>, StoreError> {
+        {
+            let layers = self.layers();
+            let waiting =
+                layers.building.meta.get(name).or_else(|| layers.committing.meta.get(name));
+            if let Some(value) = waiting {
+                return Ok(Some(value.clone()));
+            }
+        }
+        let read = self.0.db.begin_read().map_err(store_error)?;
+        let table = read.open_table(META).map_err(store_error)?;
+        let value = table.get(name.as_bytes()).map_err(store_error)?;
+        Ok(value.map(|guard| Bytes::from(guard.value())))
+    }
+
+    fn each(
+        &self,
+        table: redb::TableDefinition<'static, &'static [u8], &'static [u8]>,
+        mut f: impl FnMut(&[u8], &[u8]) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let read = self.0.db.begin_read().map_err(store_error)?;
+        let table = read.open_table(table).map_err(store_error)?;
+        for entry in table.iter().map_err(store_error)? {
+            let (key, value) = entry.map_err(store_error)?;
+            f(key.value(), value.value())?;
+        }
+        Ok(())
+    }
+}
+
+/// Makes all tables exist and checks the layout's number.
+fn prepare(db: &Database) -> Result<(), StoreError> {
+    let read = db.begin_read().map_err(store_error)?;
+    match read.open_table(META) {
+        Ok(meta) => {
+            let format = meta.get(&b"format"[..]).map_err(store_error)?;
+            let format = format.and_then(|guard| guard.value().try_into().ok());
+            match format.map(u32::from_be_bytes) {
+                Some(FORMAT) => return Ok(()),
+                other => {
+                    return Err(StoreError(format!(
+                        "the store has layout {other:?}, this build reads layout {FORMAT}"
+                    )));
+                }
+            }
+        }
+        Err(TableError::TableDoesNotExist(_)) => {}
+        Err(e) => return Err(store_error(e)),
+    }
+    drop(read);
+    let write = db.begin_write().map_err(store_error)?;
+    for table in [SLOTS, KEYS, HEADERS, LOGS, STATEMENTS, TICKETS, ADDRESSES] {
+        write.open_table(table).map_err(store_error)?;
+    }
+    {
+        let mut meta = write.open_table(META).map_err(store_error)?;
+        meta.insert(&b"format"[..], &FORMAT.to_be_bytes()[..]).map_err(store_error)?;
+    }
+    write.commit().map_err(store_error)
+}
+
+/// Writes one layer, table by table, each in key order.
+fn commit_layer(write: &WriteTransaction, layer: &Overlay) -> Result<(), StoreError> {
+    let slots = layer.slots.iter().map(|(place, slot)| {
+        let value = slot.as_ref().map(|slot| schema::slot_bytes(slot.hlc, &slot.op));
+        (schema::place_bytes(place), value)
+    });
+    fill(write, SLOTS, slots)?;
+    commit_keys(write, layer)?;
+    let headers = layer.headers.iter();
+    fill(write, HEADERS, headers.map(|(place, b)| (schema::place_bytes(place), Some(b.to_vec()))))?;
+    fill(write, LOGS, layer.logs.iter().map(|(id, b)| (id.to_bytes(), Some(b.to_vec()))))?;
+    let statements = layer.statements.iter();
+    fill(write, STATEMENTS, statements.map(|(name, b)| (*name.as_bytes(), Some(b.to_vec()))))?;
+    let tickets = layer.tickets.iter();
+    fill(write, TICKETS, tickets.map(|(id, b)| (*id.as_bytes(), b.as_ref().map(|b| b.to_vec()))))?;
+    let addresses = layer.addresses.iter().map(|((device, addr), present)| {
+        let mut key = device.as_bytes().to_vec();
+        key.extend_from_slice(addr.as_bytes());
+        (key, present.then(Vec::new))
+    });
+    fill(write, ADDRESSES, addresses)?;
+    fill(write, META, layer.meta.iter().map(|(name, b)| (name.as_bytes(), Some(b.to_vec()))))
+}
+
+fn fill<K: AsRef<[u8]>>(
+    write: &WriteTransaction,
+    table: redb::TableDefinition<'static, &'static [u8], &'static [u8]>,
+    entries: impl Iterator<Item = (K, Option<Vec<u8>>)>,
+) -> Result<(), StoreError> {
+    let mut entries = entries.peekable();
+    if entries.peek().is_none() {
+        return Ok(());
+    }
+    let mut table = write.open_table(table).map_err(store_error)?;
+    for (key, value) in entries {
+        match value {
+            Some(value) => table.insert(key.as_ref(), &value[..]).map_err(store_error)?,
+            None => table.remove(key.as_ref()).map_err(store_error)?,
+        };
+    }
+    Ok(())
+}
+
+fn commit_keys(write: &WriteTransaction, layer: &Overlay) -> Result<(), StoreError> {
+    if layer.keys.is_empty() {
+        return Ok(());
+    }
+    let mut table = write.open_table(KEYS).map_err(store_error)?;
+    for (key, changes) in &layer.keys {
+        let mut places = match table.get(&key[..]).map_err(store_error)? {
+            Some(record) => schema::places(record.value())?,
+            None => Vec::new(),
+        };
+        overlay::patch(&mut places, changes);
+        if places.is_empty() {
+            table.remove(&key[..]).map_err(store_error)?;
+        } else {
+            let record = overlay::places_record(&places);
+            table.insert(&key[..], &record[..]).map_err(store_error)?;
+        }
+    }
+    Ok(())
+}
+
+impl Store for Disk {
+    fn slots(&self, key: &[u8]) -> Result<Vec<RawSlot>, StoreError> {
+        let layers = self.layers();
+        let mut places = layers.durable.places(key)?;
+        layers.committing.patch_places(key, &mut places);
+        layers.building.patch_places(key, &mut places);
+        places
+            .into_iter()
+            .map(|place| {
+                let waiting = [&layers.building, &*layers.committing];
+                match waiting.iter().find_map(|layer| layer.slots.get(&place)) {
+                    Some(Some(slot)) => Ok(slot.clone()),
+                    _ => layers.durable.slot(place),
+                }
+            })
+            .collect()
+    }
+
+    fn slots_after(
+        &self,
+        log: &LogId,
+        after: u64,
+        upto: u64,
+        max_slots: usize,
+        max_bytes: usize,
+    ) -> Result<Vec<RawSlot>, StoreError> {
+        if after >= upto {
+            return Ok(Vec::new());
+        }
+        let layers = self.layers();
+        let mut waiting = BTreeMap::new();
+        layers.committing.patch_range(log, after, upto, &mut waiting);
+        layers.building.patch_range(log, after, upto, &mut waiting);
+        let gone = |seq: u64| {
+            let layered = [&layers.building, &*layers.committing];
+            matches!(layered.iter().find_map(|l| l.slots.get(&(*log, seq))), Some(None))
+        };
+        let mut waiting = waiting.into_values().peekable();
+        let mut durable = layers.durable.range(log, after, upto)?.peekable();
+        let (mut out, mut bytes) = (Vec::new(), 0usize);
+        loop {
+            let next_durable = match durable.peek() {
+                Some(Ok(slot)) => Some(slot.seq),
+                Some(Err(e)) => return Err(e.clone()),
+                None => None,
+            };
+            let slot = match (next_durable, waiting.peek().map(|slot| slot.seq)) {
+                (None, None) => break,
+                (Some(seq), _) if gone(seq) => {
+                    durable.next();
+                    continue;
+                }
+                (Some(d), Some(w)) if d == w => {
+                    durable.next();
+                    continue;
+                }
+                (Some(d), w) if w.is_none_or(|w| d < w) => durable.next().transpose()?,
+                _ => waiting.next(),
+            };
+            let Some(slot) = slot else { break };
+            bytes = bytes.saturating_add(slot.op.len());
+            if !out.is_empty() && (out.len() >= max_slots || bytes > max_bytes) {
+                break;
+            }
+            out.push(slot);
+        }
+        Ok(out)
+    }
+
+    fn header(&self, log: &LogId, seq: u64) -> Result<Option<Bytes>, StoreError> {
+        let layers = self.layers();
+        let place = (*log, seq);
+        let waiting = [&layers.building, &*layers.committing];
+        if let Some(bytes) = waiting.iter().find_map(|layer| layer.headers.get(&place)) {
+            return Ok(Some(bytes.clone()));
+        }
+        layers.durable.header(place)
+    }
+}
