@@ -378,14 +378,15 @@ pub struct Import {
 
 const STATUS_HELP: &str = "\
 BEHIND: operations that the peer still lacks. AHEAD: operations that it has and
-this device lacks. IN STEP: since when both were last seen equal.
+this device lacks. EQUAL: how long ago both were last seen equal.
 
 Examples:
   swarmkv status
   swarmkv status --json";
 
 const PEERS_HELP: &str = "\
-FOUND tells how (mdns, kad, direct), OVER what carries it (tcp, quic).
+FOUND tells how (mdns, kad, direct), OVER what carries it (tcp, quic). BEHIND,
+AHEAD and EQUAL are explained in: swarmkv status --help
 
 Examples:
   swarmkv peers

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::Path;
 
+use serde::{Serialize, Serializer};
 use swarmkv_node::api::ClientError;
 use swarmkv_node::api::wire::{ApiError, ErrorKind};
 use swarmkv_node::{DirError, InitError, JoinError, StartError};
@@ -81,14 +82,19 @@ impl Kind {
 }
 
 /// A failure as it is told: what happened and why, and what to do next.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Failure {
     /// Its kind.
+    #[serde(serialize_with = "kind_name")]
     pub kind: Kind,
     /// What happened and why: a sentence.
     pub message: String,
     /// What to do next: a sentence.
     pub hint: Option<String>,
+}
+
+fn kind_name<S: Serializer>(kind: &Kind, s: S) -> Result<S::Ok, S::Error> {
+    s.serialize_str(kind.name())
 }
 
 impl Failure {
@@ -169,7 +175,7 @@ impl From<ApiError> for Failure {
             ErrorKind::CatchingUp | ErrorKind::Timeout => Kind::Timeout,
             ErrorKind::Busy | ErrorKind::Failed => Kind::Failed,
         };
-        let hint = error.hint.or_else(|| default_hint(error.kind).map(str::to_owned));
+        let hint = error.hint.or_else(|| default_hint(error.kind).map(str::to_owned)).map(sentence);
         Self { hint, ..Self::new(kind, error.message) }
     }
 }
@@ -268,7 +274,7 @@ impl From<clap::Error> for Failure {
             [] => "See: swarmkv --help, swarmkv COMMAND --help".to_owned(),
             tips => tips.join("; "),
         };
-        Self { kind: Kind::Usage, message: words.join(" "), hint: Some(sentence(hint)) }
+        Self { kind: Kind::Usage, message: sentence(words.join(" ")), hint: Some(sentence(hint)) }
     }
 }
 

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
-use serde_json::json;
 
 use crate::error::{Failure, Kind};
 use crate::text;
@@ -101,10 +100,11 @@ impl Output {
     /// Tells a failure: `error: …` and `hint: …`, or one JSON object.
     pub fn failure(&self, failure: &Failure) {
         let mut err = io::stderr().lock();
-        let Failure { kind, message, hint } = failure;
+        let Failure { message, hint, .. } = failure;
         let _ = if self.json {
-            let object = json!({"kind": kind.name(), "message": message, "hint": hint});
-            writeln!(err, "{object}")
+            let mut line = Vec::new();
+            let _ = push_json(&mut line, failure);
+            err.write_all(&line)
         } else {
             let hint = hint.as_ref().map_or(String::new(), |hint| {
                 format!("{} {hint}\n", self.paint(self.talk_terminal, CYAN, "hint:"))

@@ -23,14 +23,14 @@ pub async fn run(settings: &Settings, out: Output) -> Result<(), Failure> {
 /// Prints the table of peers; it fits 80 columns.
 pub fn print(peers: &[PeerInfo], out: Output) -> Result<(), Failure> {
     let mut table = Table::new(&[
-        ("DEVICE", 14),
+        ("DEVICE", 12),
         ("ROLE", 6),
         ("FOUND", 6),
         ("OVER", 4),
         ("ADDRESS", 21),
         ("BEHIND", 6),
-        ("AHEAD", 6),
-        ("IN STEP", 6),
+        ("AHEAD", 5),
+        ("EQUAL", 6),
     ]);
     for peer in peers {
         table.row(row(peer));
@@ -60,12 +60,12 @@ fn row(peer: &PeerInfo) -> Vec<String> {
         address,
         short_count(peer.behind),
         short_count(peer.ahead),
-        in_step(peer),
+        equal(peer),
     ]
 }
 
 /// How long ago both sides were seen equal: `now` within ten seconds.
-fn in_step(peer: &PeerInfo) -> String {
+fn equal(peer: &PeerInfo) -> String {
     match peer.equal_ms_ago {
         None => "never".into(),
         Some(0..10_000) if peer.behind == 0 && peer.ahead == 0 => "now".into(),
