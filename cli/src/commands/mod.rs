@@ -1,0 +1,55 @@
+//! One file a command. Each takes its arguments, asks the peer, and hands data and talk to `Output`.
+
+mod del;
+mod demo;
+mod get;
+mod import;
+mod init;
+mod invite;
+mod join;
+mod ls;
+mod peers;
+mod put;
+mod status;
+mod up;
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use crate::args::Command;
+use crate::error::Failure;
+use crate::output::Output;
+use crate::settings::Settings;
+
+/// Carries out a command.
+pub async fn run(command: Command, settings: &Settings, out: Output) -> Result<(), Failure> {
+    match command {
+        Command::Demo => demo::run(out).await,
+        Command::Init(args) => init::run(args, settings, out),
+        Command::Up(args) => up::run(args, settings, out).await,
+        Command::Invite(args) => invite::run(args, settings, out).await,
+        Command::Join(args) => join::run(args, settings, out).await,
+        Command::Put(args) => put::run(args, settings, out).await,
+        Command::Get(args) => get::run(args, settings, out).await,
+        Command::Del(args) => del::run(args, settings, out).await,
+        Command::Ls(args) => ls::run(args, settings, out).await,
+        Command::Import(args) => import::run(args, settings, out).await,
+        Command::Status => status::run(settings, out).await,
+        Command::Peers => peers::run(settings, out).await,
+    }
+}
+
+/// Reads a file, or standard input for `-`, up to one byte more than `limit`.
+fn read_up_to(path: &Path, limit: usize) -> Result<Vec<u8>, Failure> {
+    let most = limit as u64 + 1;
+    let mut bytes = Vec::new();
+    let (name, read) = if path == Path::new("-") {
+        ("standard input".to_owned(), std::io::stdin().lock().take(most).read_to_end(&mut bytes))
+    } else {
+        let read = File::open(path).and_then(|file| file.take(most).read_to_end(&mut bytes));
+        (path.display().to_string(), read)
+    };
+    read.map_err(|e| Failure::io(name, &e))?;
+    Ok(bytes)
+}

@@ -1,0 +1,91 @@
+//! `swarmkv status`: who am I, which swarm, who is connected, how far is everyone, is all well.
+
+use std::time::Duration;
+
+use swarmkv_node::api::wire::{LogInfo, Status};
+
+use super::peers;
+use crate::client::Peer;
+use crate::error::Failure;
+use crate::output::Output;
+use crate::settings::Settings;
+use crate::text;
+
+/// Characters of an id that tell the members of a swarm apart.
+const SHORT_ID: usize = 10;
+
+/// Prints it.
+pub async fn run(settings: &Settings, out: Output) -> Result<(), Failure> {
+    let status = Peer::connect(settings).await?.status().await?;
+    if out.is_json() {
+        return out.json(&status);
+    }
+    for (name, text) in facts(&status) {
+        out.line(&format!("{}{text}", out.heading(&format!("{name:<9}"))))?;
+    }
+    if status.peers.is_empty() {
+        return Ok(());
+    }
+    out.line("")?;
+    peers::print(&status.peers, out)
+}
+
+fn facts(status: &Status) -> Vec<(&'static str, String)> {
+    let clean = |text: &str| text::escaped(text.as_bytes());
+    let short = |id: &str| id.chars().take(SHORT_ID).collect::<String>();
+    let connected = status.peers.iter().filter(|peer| peer.connected).count();
+    let members = text::plural(status.members as u64, "member");
+    let uptime = text::duration(Duration::from_millis(status.uptime_ms));
+    let mut facts = vec![
+        (
+            "swarm",
+            format!(
+                "{} ({}), {members}, {connected} connected",
+                clean(&status.swarm),
+                short(&status.swarm_id)
+            ),
+        ),
+        (
+            "device",
+            format!("{} ({}), {}", clean(&status.device), short(&status.device_id), status.role),
+        ),
+        ("peer", format!("process {}, up {uptime}, version {}", status.pid, status.version)),
+        ("state", state(status)),
+        (
+            "data",
+            format!(
+                "{}, {} live, {} on disk",
+                text::plural(status.slots, "slot"),
+                text::size(status.bytes),
+                text::size(status.disk_bytes)
+            ),
+        ),
+        ("place", status.data_dir.clone()),
+    ];
+    facts.extend(status.listen.iter().map(|addr| ("listens", addr.clone())));
+    facts.extend(status.logs.iter().filter_map(trouble).map(|text| ("trouble", text)));
+    facts
+}
+
+fn state(status: &Status) -> String {
+    let hash: String = status.state.chars().take(SHORT_ID).collect();
+    let progress = status.progress.as_ref().map(|progress| {
+        let (received, planned) = (text::count(progress.received), text::count(progress.planned));
+        format!("{received} of about {planned} slots from {}", progress.from)
+    });
+    match (status.caught_up, progress) {
+        (true, None) => format!("whole, hash {hash}"),
+        (true, Some(progress)) => format!("whole, hash {hash}; receiving {progress}"),
+        (false, None) => "catching up: waiting for a member to catch up from".into(),
+        (false, Some(progress)) => format!("catching up: {progress}"),
+    }
+}
+
+fn trouble(log: &LogInfo) -> Option<String> {
+    let author = text::escaped(log.author.as_bytes());
+    Some(match log.trouble.as_deref()? {
+        "frozen" => format!("the log of {author} is frozen: it signed a wrong root"),
+        "forked" => format!("the log of {author} is forked: two histories of it were seen"),
+        other => format!("the log of {author}: {other}"),
+    })
+}
