@@ -39,6 +39,7 @@ pub use data_dir::belongs_to;
 pub use error::{DirError, InitError, InviteError, JoinError, ReadError, StartError, WriteError};
 pub use event::NodeEvent;
 pub use handle::Handle;
+pub use network::stranger;
 pub use node::Node;
 pub use setup::{Founded, Joined, init, join};
 pub use swarmkv_protocol as protocol;

@@ -131,7 +131,7 @@ impl Header {
 /// Whether inclusive ranges ascend, do not touch each other and stay within `1..=last`.
 pub(crate) fn ranges_ascend(ranges: &[(u64, u64)], last: u64) -> bool {
     let ordered = ranges.iter().all(|(a, b)| 1 <= *a && a <= b && *b <= last);
-    let apart = ranges.windows(2).all(|pair| pair[0].1 + 1 < pair[1].0);
+    let apart = ranges.windows(2).all(|pair| pair[0].1.saturating_add(1) < pair[1].0);
     ranges.len() <= MAX_RANGES && ordered && apart
 }
 

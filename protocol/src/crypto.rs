@@ -143,7 +143,7 @@ impl std::fmt::Debug for DeviceKey {
     }
 }
 
-/// A public key that decodes and is not of small order.
+/// A public key in its one canonical encoding, not of small order.
 #[derive(Clone, Debug)]
 pub struct PublicKey(VerifyingKey);
 
@@ -152,7 +152,9 @@ impl PublicKey {
     #[must_use]
     pub fn new(id: &DeviceId) -> Option<Self> {
         let key = VerifyingKey::from_bytes(id.as_bytes()).ok()?;
-        (!key.is_weak()).then_some(Self(key))
+        // A point has other encodings than the canonical one: one key must not be two devices.
+        let canonical = key.to_edwards().compress().as_bytes() == id.as_bytes();
+        (canonical && !key.is_weak()).then_some(Self(key))
     }
 
     /// Whether `sig` is this key's signature of `bytes` for this purpose.

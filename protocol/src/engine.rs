@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::crypto::DeviceKey;
+use crate::digest::Entry;
 use crate::id::{DeviceId, LogId};
 use crate::io::{Counters, Fault, Input, LogStatus, Output, SessionId, Token, Verdict};
 use crate::limits::{
@@ -21,12 +22,14 @@ use crate::timer::{Timer, Timers};
 #[derive(Debug, Default)]
 struct Peer {
     /// What it was told of this replica on this connection.
-    told: BTreeMap<LogId, crate::digest::Entry>,
+    told: BTreeMap<LogId, Entry>,
     /// What it told of itself.
-    heard: BTreeMap<LogId, crate::digest::Entry>,
+    heard: BTreeMap<LogId, Entry>,
     served: usize,
     /// When both sides were last seen equal, in monotonic milliseconds.
     equal_at: Option<u64>,
+    /// What it is ahead of us with we could not use: not asked again before this.
+    fruitless_until: u64,
 }
 
 /// How far a connected member is behind this replica and ahead of it, by what it last said.
@@ -122,11 +125,12 @@ impl<S: Store> Engine<S> {
     /// # Errors
     /// [`Fault::Peer`]: what a peer sent was refused. [`Fault::Store`]: stop.
     pub fn handle(&mut self, now: Now, input: Input) -> Result<(), Fault> {
+        self.replica.begin();
         let result = self.route(now, input);
         if let Err(Fault::Store(_)) = result {
             return result;
         }
-        let ticked = self.run_timers(now);
+        let ticked = self.run_timers(now).and_then(|()| self.apply_held(now));
         self.start_pull(now);
         self.plan_tidying(now);
         result.and(ticked)
@@ -205,7 +209,10 @@ impl<S: Store> Engine<S> {
                         self.timers.set(Timer::PullStalled, pull.deadline);
                     }
                 }
+                // Slots written in this call cannot be read yet: the next call goes on.
+                Timer::Tidy if self.replica.unread() => {}
                 Timer::Tidy => self.tidy()?,
+                Timer::Held => {}
             }
         }
         Ok(())
@@ -227,7 +234,15 @@ impl<S: Store> Engine<S> {
         let id = log.id;
         writes.push(log.write());
         self.replica.persist(writes);
-        self.replica.apply_held(&id)
+        self.replica.note_moved(id);
+        Ok(())
+    }
+
+    fn apply_held(&mut self, now: Now) -> Result<(), Fault> {
+        if self.replica.apply_held()? {
+            self.timers.set(Timer::Held, now.mono);
+        }
+        Ok(())
     }
 
     // ---- live path ----------------------------------------------------------------------------
@@ -254,7 +269,11 @@ impl<S: Store> Engine<S> {
                 taken.map(|_| ())
             }
             Ok(Gossip::Announce(header)) => {
-                let (taken, author) = self.replica.take_announcement(token, from, &header)?;
+                let result = self.replica.take_announcement(token, from, &header);
+                if matches!(&result, Err(Fault::Peer { damning: false, .. })) {
+                    self.wanted.insert(from);
+                }
+                let (taken, author) = result?;
                 if taken == Taken::Gap {
                     // Whoever passed it on may have to pull it first; the author has it for sure.
                     let source = if self.peers.contains_key(&author) { author } else { from };
@@ -319,6 +338,7 @@ impl<S: Store> Engine<S> {
     fn end_pull(&mut self) {
         if let Some(pull) = self.pull.take() {
             self.timers.clear(Timer::PullStalled);
+            self.forget_told(&pull);
             self.replica.out.push_back(Output::CloseSession(pull.session));
         }
     }
@@ -344,11 +364,20 @@ impl<S: Store> Engine<S> {
     }
 
     fn session_closed(&mut self, session: SessionId) {
-        if self.pull.as_ref().is_some_and(|pull| pull.session == session) {
-            self.pull = None;
+        if let Some(pull) = self.pull.take_if(|pull| pull.session == session) {
             self.timers.clear(Timer::PullStalled);
+            self.forget_told(&pull);
         }
         self.stop_serving(session);
+    }
+
+    /// A session broke off: whether the peer took the digest in is not known, so it gets a full one.
+    fn forget_told(&mut self, pull: &Pull) {
+        if pull.digest_sent()
+            && let Some(peer) = self.peers.get_mut(&pull.peer)
+        {
+            peer.told.clear();
+        }
     }
 
     fn stop_serving(&mut self, session: SessionId) {
@@ -372,7 +401,9 @@ impl<S: Store> Engine<S> {
         };
         match serve.frame(bytes, &mut known.heard, &mut self.replica) {
             Ok(Served::PeerIsAhead) => {
-                self.wanted.insert(peer);
+                if known.fruitless_until <= now.mono {
+                    self.wanted.insert(peer);
+                }
                 Ok(())
             }
             Ok(Served::Equal) => {
@@ -392,7 +423,11 @@ impl<S: Store> Engine<S> {
     fn equal(&mut self, now: Now, peer: DeviceId) {
         if let Some(peer) = self.peers.get_mut(&peer) {
             peer.equal_at = Some(now.mono);
-            peer.heard = self.replica.entries().map(|entry| (entry.log, entry)).collect();
+            for ours in self.replica.entries().filter(|entry| entry.seq > 0) {
+                // What it has staged is its own affair: that stays as it told.
+                let entry = peer.heard.entry(ours.log).or_insert(Entry { staged: 0, ..ours });
+                (entry.seq, entry.head) = (ours.seq, ours.head);
+            }
         }
     }
 
@@ -418,9 +453,9 @@ impl<S: Store> Engine<S> {
                 Ok(())
             }
             Ok(done) => {
+                self.timers.clear(Timer::PullStalled);
+                self.replica.out.push_back(Output::CloseSession(pull.session));
                 self.pull_done(now, &pull, done);
-                self.pull = Some(pull);
-                self.end_pull();
                 Ok(())
             }
             Err(fault) => {
@@ -445,6 +480,9 @@ impl<S: Store> Engine<S> {
             }
             Pulled::More | Pulled::Done => {
                 if let Some(peer) = self.peers.get_mut(&pull.peer) {
+                    if !pull.learned {
+                        peer.fruitless_until = now.mono + REPAIR_EVERY_MS;
+                    }
                     peer.told = pull.told().iter().map(|entry| (entry.log, *entry)).collect();
                 }
                 pull.makes_whole(&self.replica)

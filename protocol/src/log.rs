@@ -19,8 +19,9 @@ pub(crate) enum Chore {
     None,
     /// Slots up to `.1` were shown by moving the head; drop what those after `.0` superseded.
     Supersede((u64, u64)),
-    /// What is staged proved false: drop every slot above the head.
-    Purge,
+    /// What is staged proved false: drop every slot above the head, then what those after this number
+    /// superseded (the head stands meanwhile).
+    Purge(u64),
 }
 
 /// What arrived by repair and is not proven yet.
@@ -54,6 +55,8 @@ pub(crate) struct Log {
     pub(crate) frozen: Option<Hash>,
     /// Two signed heads were seen that cannot both follow from one history.
     pub(crate) forked: bool,
+    /// An own log that writing does not go on in, for somewhere there may be more of it.
+    pub(crate) left: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -83,8 +86,11 @@ struct Record {
     staged: Option<(Sums, u64)>,
     chore: Chore,
     gone: Vec<Gone>,
+    frozen: Option<Hash>,
+    forked: bool,
+    left: bool,
 }
-tuple_codec!(Record { head, sums, staged, chore, gone });
+tuple_codec!(Record { head, sums, staged, chore, gone, frozen, forked, left });
 
 /// What applying slots to a log would change.
 pub(crate) struct Change {
@@ -103,6 +109,7 @@ impl Log {
             gone: Vec::new(),
             frozen: None,
             forked: false,
+            left: false,
         }
     }
 
@@ -123,7 +130,10 @@ impl Log {
             staged,
             chore: record.chore,
             gone: record.gone,
-            ..Self::new(id)
+            frozen: record.frozen,
+            forked: record.forked,
+            left: record.left,
+            id,
         })
     }
 
@@ -135,6 +145,9 @@ impl Log {
             staged: self.staged.as_ref().map(|s| (Sums::from(&s.totals), s.upto)),
             chore: self.chore,
             gone: self.gone.clone(),
+            frozen: self.frozen,
+            forked: self.forked,
+            left: self.left,
         };
         Write::Log { log: self.id, record: Bytes(codec::encode(&record)) }
     }
@@ -150,7 +163,22 @@ impl Log {
 
     /// Whether slots may lie above the head: then commits wait.
     pub(crate) fn unsettled(&self) -> bool {
-        self.staged.is_some() || self.chore == Chore::Purge
+        self.staged.is_some() || self.purging()
+    }
+
+    /// Whether slots that proved false are still to be dropped.
+    pub(crate) fn purging(&self) -> bool {
+        matches!(self.chore, Chore::Purge(_))
+    }
+
+    /// Gives up what is staged; tidying drops it.
+    pub(crate) fn drop_staged(&mut self) {
+        self.staged = None;
+        let from = match self.chore {
+            Chore::None => self.seq(),
+            Chore::Supersede((from, _)) | Chore::Purge(from) => from,
+        };
+        self.chore = Chore::Purge(from);
     }
 
     pub(crate) fn entry(&self) -> Entry {
@@ -270,13 +298,13 @@ impl Log {
         let (from, to) = match self.chore {
             Chore::None => return Ok((Vec::new(), Chore::None)),
             Chore::Supersede(range) => range,
-            Chore::Purge => (self.seq(), u64::MAX),
+            Chore::Purge(_) => (self.seq(), u64::MAX),
         };
         let step = store.slots_after(&self.id, from, to, max_slots, usize::MAX)?;
         let mut writes = Vec::new();
         for raw in &step {
             let key = raw.open()?.op.key;
-            if self.chore == Chore::Purge {
+            if self.purging() {
                 writes.push(remove(&key, raw));
                 continue;
             }
@@ -286,6 +314,7 @@ impl Log {
         let left = match (step.last(), self.chore) {
             (Some(last), Chore::Supersede(_)) => Chore::Supersede((last.seq, to)),
             (Some(_), chore) => chore,
+            (None, Chore::Purge(from)) if from < self.seq() => Chore::Supersede((from, self.seq())),
             (None, _) => Chore::None,
         };
         Ok((writes, left))

@@ -50,6 +50,12 @@ pub(crate) struct Replica<S> {
     closes: Option<Version>,
     clock: HybridClock,
     held: Held,
+    /// Logs that moved and may have held commits to go on with.
+    moved: BTreeSet<LogId>,
+    /// Slots were handed to storage in this call: reads do not see them before the next.
+    unread: bool,
+    /// Peers that made us leave a log by a claim they did not prove: once each.
+    alarmed: BTreeSet<DeviceId>,
     queue: VecDeque<(Token, Vec<Change>)>,
 }
 
@@ -82,6 +88,9 @@ impl<S: Store> Replica<S> {
             closes: None,
             counters: Counters::default(),
             held: Held::default(),
+            moved: BTreeSet::new(),
+            unread: false,
+            alarmed: BTreeSet::new(),
             out: VecDeque::new(),
             queue: VecDeque::new(),
             random: Random::new(entropy),
@@ -95,7 +104,7 @@ impl<S: Store> Replica<S> {
         let newest = replica
             .logs
             .values()
-            .filter(|log| log.id.author == me)
+            .filter(|log| log.id.author == me && !log.left)
             .filter_map(|log| Some((log.head.as_ref()?.header().hlc, log.id)))
             .max();
         match newest {
@@ -105,14 +114,18 @@ impl<S: Store> Replica<S> {
         Ok(replica)
     }
 
-    /// Leaves the own log as it is and goes on in a new one.
+    /// Leaves the own log for good and goes on in a new one.
     fn rotate(&mut self) {
-        let old = self.logs.get(&self.own).and_then(|log| log.head.as_ref());
-        self.closes = old.map(|head| Version {
-            log: self.own,
-            seq: head.header().last_seq,
-            hash: head.hash().short8(),
-        });
+        let mut left = Vec::new();
+        if let Some(log) = self.logs.get_mut(&self.own) {
+            log.left = true;
+            left.push(log.write());
+            if let Some(head) = &log.head {
+                let (seq, hash) = (head.header().last_seq, head.hash().short8());
+                self.closes = Some(Version { log: self.own, seq, hash });
+            }
+        }
+        self.persist(left);
         loop {
             self.own.epoch = u32::try_from(self.random.next() >> 32).unwrap_or(1);
             if !self.logs.contains_key(&self.own) {
@@ -158,7 +171,20 @@ impl<S: Store> Replica<S> {
         self.logs.values().map(one).collect()
     }
 
+    /// A new call begins: storage has taken whatever earlier calls handed out.
+    pub(crate) fn begin(&mut self) {
+        self.unread = false;
+    }
+
+    /// Whether slots were written in this call, so that storage must not be read for slots again.
+    pub(crate) fn unread(&self) -> bool {
+        self.unread
+    }
+
     pub(crate) fn persist(&mut self, writes: Vec<Write>) {
+        self.unread |= writes.iter().any(|w| {
+            matches!(w, Write::Slot { .. } | Write::RemoveSlot { .. } | Write::Header { .. })
+        });
         if !writes.is_empty() {
             self.out.push_back(Output::Persist(writes));
         }
@@ -240,6 +266,11 @@ impl<S: Store> Replica<S> {
             }
             let token = *token;
             let changes = self.queue.pop_front().map(|(_, changes)| changes).unwrap_or_default();
+            // Rights may have changed while it waited.
+            if let Some(refused) = self.refusal(&changes) {
+                self.out.push_back(Output::WriteRefused(token, refused));
+                continue;
+            }
             match self.plan(&group, &own, hlc, changes, now)? {
                 Ok(slots) => group.take(token, bytes, slots),
                 Err(refused) => self.out.push_back(Output::WriteRefused(token, refused)),
@@ -304,6 +335,14 @@ impl<S: Store> Replica<S> {
         self.rotate();
     }
 
+    /// As [`Self::own_head_elsewhere`], but the peer has only said so. Better an epoch too many than a
+    /// fork; but no peer can make us open one after the other.
+    pub(crate) fn own_head_claimed(&mut self, peer: DeviceId) {
+        if self.alarmed.insert(peer) {
+            self.rotate();
+        }
+    }
+
     fn plan(
         &self,
         group: &Group,
@@ -347,12 +386,10 @@ impl<S: Store> Replica<S> {
         bytes: &[u8],
     ) -> Result<Taken, Fault> {
         let checked = SignedCommit::decode(bytes).and_then(|c| c.verify(&self.roster));
-        let commit = self.judge(token, from, checked)?;
+        let known = checked.as_ref().is_ok_and(|commit| self.knows(commit.header()));
+        let commit = self.judge(token, from, known, checked)?;
         self.clock.observe(commit.header().header().hlc, now);
-        let log = commit.header().header().log;
-        let taken = self.place(commit)?;
-        self.apply_held(&log)?;
-        Ok(taken)
+        self.place(commit)
     }
 
     /// Takes an announcement in: says whether there is something to pull.
@@ -363,20 +400,37 @@ impl<S: Store> Replica<S> {
         bytes: &[u8],
     ) -> Result<(Taken, DeviceId), Fault> {
         let checked = SignedHeader::decode(bytes).and_then(|h| h.verify(&self.roster));
-        let header = self.judge(token, from, checked)?;
+        let known = checked.as_ref().is_ok_and(|header| self.knows(header));
+        let header = self.judge(token, from, known, checked)?;
         let claim = header.header();
         let known = self.logs.get(&claim.log).is_some_and(|log| log.seq() >= claim.last_seq);
+        if known {
+            self.note_fork(&claim.log, &header)?;
+        }
         let taken = if known { Taken::Settled } else { Taken::Gap };
         Ok((taken, claim.log.author))
     }
 
-    pub(crate) fn judge<T>(
+    /// Whether a header says nothing new. One that differs from ours at the same place does: it proves
+    /// a fork and is spread.
+    fn knows(&self, header: &VerifiedHeader) -> bool {
+        let (log, seq) = (header.header().log, header.header().last_seq);
+        let differs = || {
+            let stored = self.store.header(&log, seq).ok().flatten();
+            stored.is_some_and(|stored| stored != *header.bytes())
+        };
+        self.logs.get(&log).is_some_and(|log| log.seq() >= seq) && !differs()
+    }
+
+    fn judge<T>(
         &mut self,
         token: Token,
         from: DeviceId,
+        known: bool,
         checked: Result<T, commit::BadCommit>,
     ) -> Result<T, Fault> {
         let (verdict, result) = match checked {
+            Ok(good) if known => (Verdict::Ignore, Ok(good)),
             Ok(good) => (Verdict::Accept, Ok(good)),
             Err(bad) if bad.damning() => (Verdict::Reject, Err(Fault::peer(from, bad, true))),
             Err(bad) => (Verdict::Ignore, Err(Fault::peer(from, bad, false))),
@@ -396,14 +450,14 @@ impl<S: Store> Replica<S> {
         if !self.logs.contains_key(&id) && self.logs.len() >= MAX_LOGS {
             return Ok(Taken::Settled);
         }
-        let log = self.logs.get(&id).cloned().unwrap_or_else(|| Log::new(id));
-        if header.last_seq <= log.seq() {
+        if header.last_seq <= self.logs.get(&id).map_or(0, Log::seq) {
             self.note_fork(&id, commit.header())?;
             return Ok(Taken::Settled);
         }
         if id == self.own {
             self.own_head_elsewhere();
         }
+        let log = self.logs.get(&id).cloned().unwrap_or_else(|| Log::new(id));
         if header.first_seq() != log.seq() + 1 || log.unsettled() {
             self.held.push(commit);
             return Ok(Taken::Gap);
@@ -415,8 +469,10 @@ impl<S: Store> Replica<S> {
         let change = log.advance(commit.slots(), &header.retired, &self.store)?;
         let stamps_rise = log.head.as_ref().is_none_or(|head| head.header().hlc < header.hlc);
         if !stamps_rise || !proves(header, &change.totals) {
-            let hash = commit.header().hash();
-            self.logs.entry(id).or_insert(log).frozen = Some(hash);
+            let log = self.logs.entry(id).or_insert(log);
+            log.frozen = Some(commit.header().hash());
+            let write = log.write();
+            self.persist(vec![write]);
             return Ok(Taken::Settled);
         }
         self.counters.commits_applied += 1;
@@ -424,23 +480,24 @@ impl<S: Store> Replica<S> {
         Ok(Taken::Settled)
     }
 
-    /// Applies whatever was held and now fits.
-    pub(crate) fn apply_held(&mut self, id: &LogId) -> Result<(), Fault> {
-        loop {
+    /// A log moved or came to rest: what was held for it may go on.
+    pub(crate) fn note_moved(&mut self, id: LogId) {
+        self.moved.insert(id);
+    }
+
+    /// Applies one held commit that fits now; says whether there may be more. One a call: the next
+    /// one's sums are worked out from what this one writes.
+    pub(crate) fn apply_held(&mut self) -> Result<bool, Fault> {
+        while !self.unread
+            && let Some(id) = self.moved.pop_first()
+        {
             let (seq, unsettled) =
-                self.logs.get(id).map_or((0, false), |log| (log.seq(), log.unsettled()));
-            if unsettled {
-                return Ok(());
-            }
-            let Some(commit) = self.held.next(id, seq) else {
-                return Ok(());
-            };
-            self.place(commit)?;
-            // What did not move the log (a fork, a wrong root) would be offered again for ever.
-            if self.logs.get(id).map_or(0, Log::seq) == seq {
-                return Ok(());
+                self.logs.get(&id).map_or((0, false), |log| (log.seq(), log.unsettled()));
+            if !unsettled && let Some(commit) = self.held.next(&id, seq) {
+                self.place(commit)?;
             }
         }
+        Ok(!self.moved.is_empty())
     }
 
     /// Moves a log's head over a commit whose root is right (or was just computed).
@@ -457,6 +514,7 @@ impl<S: Store> Replica<S> {
         });
         log.head = Some(commit.header().clone());
         writes.push(log.write());
+        self.moved.insert(log.id);
         self.logs.insert(log.id, log);
         self.persist(writes);
         self.out.push_back(Output::Advanced);
@@ -472,8 +530,10 @@ impl<S: Store> Replica<S> {
     }
 
     pub(crate) fn mark_forked(&mut self, id: &LogId) {
-        if let Some(log) = self.logs.get_mut(id) {
+        if let Some(log) = self.logs.get_mut(id).filter(|log| !log.forked) {
             log.forked = true;
+            let write = log.write();
+            self.persist(vec![write]);
         }
     }
 

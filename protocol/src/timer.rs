@@ -11,6 +11,8 @@ pub enum Timer {
     PullStalled,
     /// When to go on tidying logs that moved on.
     Tidy,
+    /// When to go on applying commits that were held.
+    Held,
 }
 
 /// Deadlines in monotonic milliseconds.

@@ -37,7 +37,10 @@ impl Origin {
 #[derive(Debug)]
 struct Entry {
     addr: Multiaddr,
+    /// The most trusted one that named it.
     origin: Origin,
+    /// The first one that named it, or the user.
+    found: Origin,
     works: bool,
 }
 
@@ -54,6 +57,9 @@ impl Book {
         let entries = self.peers.entry(peer).or_default();
         if let Some(entry) = entries.iter_mut().find(|entry| entry.addr == addr) {
             entry.origin = entry.origin.min(origin);
+            if origin == Origin::Configured {
+                entry.found = origin;
+            }
             return false;
         }
         if entries.len() >= limits::ADDRESSES_PER_PEER {
@@ -65,7 +71,7 @@ impl Book {
                 _ => return false,
             };
         }
-        entries.push(Entry { addr, origin, works: false });
+        entries.push(Entry { addr, origin, found: origin, works: false });
         true
     }
 
@@ -84,7 +90,13 @@ impl Book {
         entries.into_iter().map(|entry| entry.addr.clone()).collect()
     }
 
-    /// Where this address of a peer came from.
+    /// How this address of a peer was found, whoever confirmed it since.
+    pub(super) fn source(&self, peer: &DeviceId, addr: &Multiaddr) -> Option<Source> {
+        let entry = self.peers.get(peer)?.iter().find(|entry| entry.addr == *addr)?;
+        Some(entry.found.source())
+    }
+
+    /// The most trusted origin of this address.
     pub(super) fn origin(&self, peer: &DeviceId, addr: &Multiaddr) -> Option<Origin> {
         self.peers.get(peer)?.iter().find(|entry| entry.addr == *addr).map(|entry| entry.origin)
     }
@@ -126,6 +138,7 @@ impl Book {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
 
@@ -159,6 +172,18 @@ mod tests {
         assert!(!book.add(peer, addr(9), Origin::Mdns));
         assert!(book.add(peer, addr(9), Origin::Known));
         assert_eq!(book.origin(&peer, &addr(9)), Some(Origin::Known));
+    }
+
+    #[test]
+    fn a_confirmation_adds_trust_but_does_not_change_how_it_was_found() {
+        let mut book = Book::default();
+        let peer = DeviceId::new([1; 32]);
+        book.add(peer, addr(1), Origin::Mdns);
+        book.add(peer, addr(1), Origin::Identify);
+        assert_eq!(book.origin(&peer, &addr(1)), Some(Origin::Identify));
+        assert_eq!(book.source(&peer, &addr(1)), Some(Source::Mdns));
+        book.add(peer, addr(1), Origin::Configured);
+        assert_eq!(book.source(&peer, &addr(1)), Some(Source::Direct));
     }
 
     #[test]

@@ -202,7 +202,7 @@ impl Dialer {
                 // Dialled by Kademlia itself, or already in the book.
                 self.book.add(peer, addr.clone(), Origin::Kad);
             }
-            source = self.book.origin(&peer, addr).map_or(Source::Direct, Origin::source);
+            source = self.book.source(&peer, addr).unwrap_or(Source::Direct);
             self.book.works(peer, addr);
         }
         if self.members.contains(&peer) {
@@ -361,4 +361,146 @@ impl State {
 fn pause(attempts: u32) -> Duration {
     let grown = limits::RETRY_FIRST.mul_f64(1.5f64.powi(attempts.min(20).cast_signed()));
     jitter(grown.min(limits::RETRY_MAX)).min(limits::RETRY_MAX)
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    const ME: DeviceId = DeviceId::new([5; 32]);
+    const SMALL: DeviceId = DeviceId::new([1; 32]);
+    const GREAT: DeviceId = DeviceId::new([9; 32]);
+
+    fn addr(port: u16) -> Multiaddr {
+        format!("/ip4/10.0.0.1/tcp/{port}").parse().unwrap()
+    }
+
+    fn quic(port: u16) -> Multiaddr {
+        format!("/ip4/10.0.0.1/udp/{port}/quic-v1").parse().unwrap()
+    }
+
+    fn dialer(members: &[DeviceId], now: Instant) -> Dialer {
+        Dialer::new(ME, members.iter().copied().collect(), now)
+    }
+
+    fn ms(n: u64) -> Duration {
+        Duration::from_millis(n)
+    }
+
+    #[test]
+    fn of_two_that_find_each_other_the_smaller_dials_first() {
+        let now = Instant::now();
+        let mut dialer = dialer(&[SMALL, GREAT], now);
+        dialer.learn(SMALL, addr(1), Origin::Mdns, now);
+        dialer.learn(GREAT, addr(2), Origin::Mdns, now);
+        assert_eq!(dialer.due(now), [Order { peer: Some(GREAT), addrs: vec![addr(2)] }]);
+        assert_eq!(dialer.due(now + ms(1400)), []);
+        assert_eq!(dialer.due(now + ms(1600))[0].peer, Some(SMALL));
+    }
+
+    #[test]
+    fn a_member_is_dialled_again_with_growing_pauses_up_to_half_a_minute() {
+        let mut now = Instant::now();
+        let mut dialer = dialer(&[SMALL], now);
+        dialer.learn(SMALL, addr(1), Origin::Known, now);
+        for round in 0..20 {
+            assert_eq!(dialer.due(now).len(), 1, "round {round}");
+            dialer.failed(SMALL, now);
+            let pause = dialer.states[&SMALL].next - now;
+            assert!(pause <= limits::RETRY_MAX);
+            assert!(round != 0 || (ms(200)..=ms(600)).contains(&pause));
+            assert!(round < 15 || pause >= limits::RETRY_MAX / 2);
+            now += pause;
+        }
+    }
+
+    #[test]
+    fn a_stranger_gets_one_dial_and_then_peace() {
+        let now = Instant::now();
+        let mut dialer = dialer(&[], now);
+        dialer.learn(GREAT, addr(1), Origin::Mdns, now);
+        assert_eq!(dialer.due(now).len(), 1);
+        dialer.connected(GREAT, Some(&addr(1)), true, now);
+        dialer.disconnected(GREAT, now);
+        dialer.learn(GREAT, addr(2), Origin::Mdns, now);
+        assert_eq!(dialer.due(now + ms(599_000)), []);
+        assert_eq!(dialer.due(now + ms(601_000)).len(), 1);
+        // Unless it becomes a member.
+        dialer.failed(GREAT, now);
+        dialer.set_members([GREAT].into(), now);
+        assert_eq!(dialer.due(now).len(), 1);
+    }
+
+    #[test]
+    fn a_flood_on_the_local_network_is_dialled_slowly_and_remembered_little() {
+        let now = Instant::now();
+        let mut dialer = dialer(&[SMALL], now);
+        dialer.learn(SMALL, addr(1), Origin::Known, now);
+        for n in 0..1000u16 {
+            let mut id = [7; 32];
+            id[..2].copy_from_slice(&n.to_be_bytes());
+            id[0] |= 0x80;
+            dialer.learn(DeviceId::new(id), addr(n), Origin::Mdns, now);
+        }
+        assert!(dialer.states.len() <= limits::STRANGERS_IN_BOOK + 1);
+        let first = dialer.due(now);
+        assert!(first.len() <= 5 && first.iter().any(|order| order.peer == Some(SMALL)));
+        assert!(dialer.due(now + ms(1000)).len() <= 4);
+    }
+
+    #[test]
+    fn tcp_goes_first_and_quic_joins_in_when_it_is_slow() {
+        let now = Instant::now();
+        let mut dialer = dialer(&[SMALL], now);
+        dialer.learn(SMALL, quic(1), Origin::Known, now);
+        dialer.learn(SMALL, addr(1), Origin::Known, now);
+        assert_eq!(dialer.due(now)[0].addrs, [addr(1)]);
+        assert_eq!(dialer.due(now + ms(900)), []);
+        assert_eq!(dialer.due(now + ms(1100))[0].addrs, [quic(1)]);
+        assert_eq!(dialer.due(now + ms(2500)), []);
+        dialer.failed(SMALL, now);
+        assert_eq!(dialer.due(now + ms(5000)), [], "one of the two is still under way");
+        dialer.failed(SMALL, now);
+        assert_eq!(dialer.due(now + ms(5000))[0].addrs.len(), 2);
+    }
+
+    #[test]
+    fn an_address_where_somebody_else_answers_is_dropped_or_nameless_again() {
+        let now = Instant::now();
+        let mut dialer = dialer(&[SMALL], now);
+        dialer.learn_nameless(addr(1), now);
+        assert_eq!(dialer.due(now), [Order { peer: None, addrs: vec![addr(1)] }]);
+        dialer.named(&addr(1), SMALL, now);
+        dialer.connected(SMALL, Some(&addr(1)), false, now);
+        dialer.disconnected(SMALL, now);
+        let later = now + ms(1000);
+        assert_eq!(dialer.due(later)[0].peer, Some(SMALL));
+        dialer.wrong_peer(SMALL, &addr(1), later);
+        dialer.failed(SMALL, later);
+        let orders = dialer.due(later + ms(2000));
+        assert_eq!(orders, [Order { peer: None, addrs: vec![addr(1)] }]);
+        dialer.failed_nameless(&addr(1), true, later);
+        assert!(dialer.nameless.is_empty());
+    }
+
+    #[test]
+    fn a_connection_that_ends_early_does_not_reset_the_pause() {
+        let mut now = Instant::now();
+        let mut dialer = dialer(&[SMALL], now);
+        dialer.learn(SMALL, addr(1), Origin::Known, now);
+        for _ in 0..12 {
+            assert_eq!(dialer.due(now).len(), 1);
+            dialer.connected(SMALL, Some(&addr(1)), true, now);
+            now += Duration::from_secs(10);
+            dialer.disconnected(SMALL, now);
+            now = dialer.states[&SMALL].next;
+        }
+        assert!(dialer.states[&SMALL].attempts >= 12);
+        dialer.due(now);
+        dialer.connected(SMALL, Some(&addr(1)), true, now);
+        now += limits::STEADY;
+        dialer.disconnected(SMALL, now);
+        assert!(dialer.states[&SMALL].next - now <= ms(600));
+    }
 }

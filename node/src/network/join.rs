@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::{AsyncRead, AsyncWrite, AsyncWriteExt as _, StreamExt as _};
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{DialError, Stream, SwarmEvent};
-use libp2p::{Multiaddr, Swarm};
+use libp2p::{Multiaddr, StreamProtocol, Swarm};
 use swarmkv_protocol::id::DeviceId;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, timeout};
@@ -178,13 +178,25 @@ pub async fn ask_once(
     request: Vec<u8>,
     time: Duration,
 ) -> Result<Vec<u8>, AskError> {
+    ask_on(JOIN_PROTOCOL, seed, peer, addrs, request, time).await
+}
+
+/// [`ask_once`] on any protocol.
+pub(super) async fn ask_on(
+    protocol: StreamProtocol,
+    seed: &Zeroizing<[u8; 32]>,
+    peer: DeviceId,
+    addrs: &[String],
+    request: Vec<u8>,
+    time: Duration,
+) -> Result<Vec<u8>, AskError> {
     if request.len() > limits::MAX_REQUEST {
         return Err(AskError::TooLarge);
     }
     let addrs = targets(peer, addrs)?;
     let unreachable = |error: super::NetworkError| AskError::Unreachable(error.to_string());
     let key = transport::keypair(seed).map_err(unreachable)?;
-    let swarm = transport::swarm(key, Streams::new(JOIN_PROTOCOL, false)).map_err(unreachable)?;
+    let swarm = transport::swarm(key, Streams::new(protocol, false)).map_err(unreachable)?;
     let mut caller = Caller { swarm, peer, addrs, wrong: None, connected: false };
     match timeout(time, caller.ask(&request)).await {
         Ok(answer) => answer,

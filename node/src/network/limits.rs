@@ -99,6 +99,9 @@ pub(super) const RETRY_MAX: Duration = Duration::from_secs(30);
 pub(super) const STEADY: Duration = Duration::from_secs(40);
 /// How long a peer that proved foreign is left alone.
 pub(super) const LEAVE_ALONE: Duration = Duration::from_secs(600);
+/// How long a connection outlives its peer's promotion from stranger to member: time for the answer
+/// that admitted it. Then it is made anew with everything a member may speak.
+pub(super) const PROMOTION_GRACE: Duration = Duration::from_millis(300);
 /// How often due dials are looked for.
 pub(super) const TICK: Duration = Duration::from_millis(100);
 

@@ -20,6 +20,7 @@ mod outbox;
 mod peer;
 mod rate;
 mod scoring;
+pub mod stranger;
 mod streams;
 mod sync;
 mod task;
@@ -39,7 +40,8 @@ pub use peer::peer_id_text;
 ///
 /// # Who may wait on whom
 /// - The network task never waits for the driver: while the event channel is full it stops reading
-///   from the swarm (so peers feel back-pressure) but goes on taking commands.
+///   from the swarm (so peers feel back-pressure) but goes on taking commands. A driver that stays
+///   away for 30 s loses its sessions.
 /// - [`Network::send`] therefore returns soon, also from a driver that is not reading events just
 ///   then. Only a driver that leaves more than a thousand events unread is made to wait, so drive
 ///   both channels from one `select!`.

@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use super::event::Event;
 
 /// Holds events while the driver's channel is full. It does not refuse; the loop looks at
-/// [`Outbox::len`] and [`Outbox::from_streams`] before it makes more.
+/// [`Outbox::len`] and [`Outbox::streamed`] before it makes more.
 #[derive(Debug)]
 pub(super) struct Outbox {
     events: mpsc::Sender<Event>,
@@ -38,7 +38,7 @@ impl Outbox {
         self.queue.is_empty()
     }
 
-    pub(super) fn from_streams(&self) -> usize {
+    pub(super) fn streamed(&self) -> usize {
         self.from_streams
     }
 

@@ -234,11 +234,9 @@ impl ConnectionHandler for Handler {
             ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound {
                 protocol: stream,
                 ..
-            }) => {
+            }) if self.queue.len() < limits::STREAMS_IN_HAND => {
                 // Past the bound the stream is dropped, which the opener sees as its end.
-                if self.queue.len() < limits::STREAMS_IN_HAND {
-                    self.queue.push_back(HandlerOut::Inbound(stream));
-                }
+                self.queue.push_back(HandlerOut::Inbound(stream));
             }
             ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound {
                 protocol: stream,

@@ -57,6 +57,9 @@ pub(super) struct Task {
     pub(super) joins: Joins,
     pub(super) outbox: Outbox,
     pub(super) stream_events: mpsc::Sender<Event>,
+    /// Peers admitted while connected as strangers, and when those connections end: not before the
+    /// answer that told them so has gone out.
+    promoted: HashMap<DeviceId, Instant>,
     from_streams: mpsc::Receiver<Event>,
     commands: mpsc::Receiver<Command>,
     topic: IdentTopic,
@@ -100,6 +103,7 @@ impl Task {
             joins: Joins::new(now),
             outbox: Outbox::new(events),
             stream_events,
+            promoted: HashMap::new(),
             from_streams,
             commands,
             topic: scoring::topic(&config.swarm),
@@ -136,7 +140,7 @@ impl Task {
                     }
                 }
                 Some(event) = self.from_streams.recv(),
-                    if self.outbox.from_streams() < limits::BACKLOG_STREAMS =>
+                    if self.outbox.streamed() < limits::BACKLOG_STREAMS =>
                 {
                     self.on_stream_task(event);
                 }
@@ -236,11 +240,13 @@ impl Task {
         self.dialer.set_members(members.clone(), now);
         self.members = members;
         for device in &changed {
-            if !self.members.contains(device) {
+            if self.members.contains(device) {
+                self.promoted.insert(*device, now + limits::PROMOTION_GRACE);
+            } else {
                 let kad = &mut self.swarm.behaviour_mut().inside().kad;
                 kad.remove_peer(&peer::to_peer_id(device));
+                self.disconnect(device);
             }
-            self.disconnect(device);
         }
         self.look_up_soon();
         self.dial_due(now);
@@ -286,8 +292,23 @@ impl Task {
         }
     }
 
+    /// Ends connections of those who were strangers when they connected and are members now.
+    fn end_promoted(&mut self, now: Instant) {
+        let due: Vec<DeviceId> =
+            self.promoted.iter().filter(|(_, at)| **at <= now).map(|(device, _)| *device).collect();
+        for device in due {
+            self.promoted.remove(&device);
+            let stale = self.conns.iter().filter(|(_, conn)| conn.peer == device && !conn.member);
+            let stale: Vec<ConnectionId> = stale.map(|(id, _)| *id).collect();
+            for id in stale {
+                self.swarm.close_connection(id);
+            }
+        }
+    }
+
     fn on_tick(&mut self) {
         let now = Instant::now();
+        self.end_promoted(now);
         let overdue = |conn: &&ConnectionId| {
             self.conns.get(*conn).is_some_and(|conn| {
                 !conn.member && now.duration_since(conn.since) >= limits::STRANGER_LIFETIME

@@ -31,6 +31,8 @@ struct Receiving {
     log: LogId,
     upto: u64,
     bound: u64,
+    /// Goes on from what an earlier session set aside, which may be another peer's doing.
+    resumed: bool,
 }
 
 /// How a session stands after a frame.
@@ -68,6 +70,8 @@ pub(crate) struct Pull {
     outbox: VecDeque<Vec<u8>>,
     ready: bool,
     telling: Vec<Entry>,
+    /// The peer answered to a digest that is not ours: it is to be told everything again.
+    misunderstood: bool,
 }
 
 impl Pull {
@@ -92,6 +96,7 @@ impl Pull {
             outbox: VecDeque::from([hello]),
             ready: false,
             telling: Vec::new(),
+            misunderstood: false,
         }
     }
 
@@ -115,9 +120,14 @@ impl Pull {
         self.pump(replica);
     }
 
-    /// What the peer has been told once this session is through.
+    /// What the peer knows of us once this session is through; nothing if it cannot be said.
     pub(crate) fn told(&self) -> &[Entry] {
-        &self.telling
+        if self.misunderstood { &[] } else { &self.telling }
+    }
+
+    /// Whether a digest went out in this session: the peer may have it or not.
+    pub(crate) fn digest_sent(&self) -> bool {
+        self.phase == Phase::Streaming
     }
 
     /// Whether a fresh replica is whole after this session: the peer was, and all it planned is here.
@@ -198,7 +208,7 @@ impl Pull {
 
     /// A log begins: decides whether to take it. `None` passes its slots over.
     fn start_log<S: Store>(
-        &self,
+        &mut self,
         start: &Start,
         now: Now,
         distrust: &Distrust,
@@ -215,20 +225,41 @@ impl Pull {
         if distrusted || !replica.logs.contains_key(&start.log) && replica.logs.len() >= MAX_LOGS {
             return Ok(None);
         }
-        if replica.own_log() == start.log {
+        let told = self.telling.iter().find(|entry| entry.log == start.log).copied();
+        let ours = replica.logs.get(&start.log);
+        let ahead = claim.last_seq > ours.map_or(0, Log::seq);
+        let known_bad = ours.is_some_and(|log| log.frozen == Some(header.hash()));
+        if replica.own_log() == start.log && ahead {
             replica.own_head_elsewhere();
+        }
+        // Compared with what we told: our head may have moved on since.
+        if start.link.is_some_and(|link| told.is_some_and(|told| link != told.head)) {
+            if start.log != replica.own_log() {
+                replica.mark_forked(&start.log);
+            }
+            return Ok(None);
         }
         let log = replica.logs.entry(start.log).or_insert_with(|| Log::new(start.log));
         let cursor = log.staged.as_ref().map_or_else(|| log.seq(), |staged| staged.upto);
-        let forked = start.link.is_some_and(|link| link != log.head_hash().short8());
-        log.forked |= forked;
-        let known_bad = log.frozen == Some(header.hash());
-        let useless = claim.last_seq <= log.seq() || log.chore == Chore::Purge;
-        if forked || known_bad || useless || start.from != cursor {
+        if known_bad || !ahead || log.purging() {
+            return Ok(None);
+        }
+        if claim.last_seq < cursor {
+            // What is staged goes beyond what this peer can prove, and nobody may ever prove it: what
+            // can be proven comes first.
+            log.drop_staged();
+            let write = log.write();
+            replica.persist(vec![write]);
+            self.misunderstood = true;
+            return Ok(None);
+        }
+        if start.from != cursor {
+            self.misunderstood = true;
             return Ok(None);
         }
         let bound = claim.live_bytes.saturating_add(STAGE_SLACK);
-        Ok(Some(Receiving { log: start.log, upto: cursor, bound }))
+        let resumed = log.staged.is_some();
+        Ok(Some(Receiving { log: start.log, upto: cursor, bound, resumed }))
     }
 
     /// A header if it is genuine and allowed here; an unknown grant or version is nobody's fault.
@@ -274,6 +305,11 @@ impl Pull {
         let Some(log) = replica.logs.get(&id) else {
             return Ok(());
         };
+        // Gossip may have moved the head over some of these since the session began.
+        slots.retain(|(slot, _)| slot.seq > log.seq());
+        if slots.is_empty() || log.purging() {
+            return Ok(());
+        }
         let change = log.stage(&slots, &replica.store)?;
         let too_much = change.totals.bytes() > receiving.bound;
         let upto = receiving.upto;
@@ -281,8 +317,7 @@ impl Pull {
         if let Some(log) = replica.logs.get_mut(&id) {
             log.staged = Some(Staged { totals: change.totals, upto });
             if too_much {
-                log.staged = None;
-                log.chore = Chore::Purge;
+                log.drop_staged();
                 self.receiving = None;
             }
             writes.push(log.write());
@@ -318,7 +353,7 @@ impl Pull {
         let Some(log) = replica.logs.get(&receiving.log) else {
             return Ok(());
         };
-        if claim.last_seq <= log.seq() {
+        if claim.last_seq <= log.seq() || log.purging() {
             return Ok(());
         }
         let change = log.forget(&end.gone, &replica.store)?;
@@ -328,16 +363,19 @@ impl Pull {
             if let Some(own) = replica.logs.get(&receiving.log).and_then(|l| l.head.clone()) {
                 replica.observe(&own, now);
             }
-            replica.apply_held(&receiving.log)?;
+            replica.note_moved(receiving.log);
         } else {
-            distrust.retain(|_, until| *until > now.mono);
-            distrust.insert((self.peer, receiving.log), now.mono + DISTRUST_MS);
             if let Some(log) = replica.logs.get_mut(&receiving.log) {
-                log.staged = None;
-                log.chore = Chore::Purge;
+                log.drop_staged();
                 let write = log.write();
                 replica.persist(vec![write]);
             }
+            if receiving.resumed {
+                self.misunderstood = true;
+                return Ok(());
+            }
+            distrust.retain(|_, until| *until > now.mono);
+            distrust.insert((self.peer, receiving.log), now.mono + DISTRUST_MS);
             let reason = format!("what it sent of log {:?} is not what was signed", receiving.log);
             return Err(Fault::peer(self.peer, reason, false));
         }

@@ -164,10 +164,14 @@ impl Serve {
         ahead |= heard.values().any(|entry| entry.seq > 0 && !has(replica, &entry.log));
         let own = replica.own_log();
         if heard.get(&own).is_some_and(|e| e.seq > replica.logs.get(&own).map_or(0, Log::seq)) {
-            replica.own_head_elsewhere();
+            replica.own_head_claimed(self.peer);
         }
         for log in forked {
-            replica.mark_forked(&log);
+            if log == own {
+                replica.own_head_claimed(self.peer);
+            } else {
+                replica.mark_forked(&log);
+            }
         }
         planned.sort_by_key(|(left, ..)| *left);
         let logs = planned

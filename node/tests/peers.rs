@@ -1,0 +1,137 @@
+//! Whole peers in one process: real sockets, real stores.
+
+use std::path::Path;
+use std::time::Duration;
+
+use swarmkv_node::api::wire::InviteRequest;
+use swarmkv_node::protocol::id::Version;
+use swarmkv_node::{Config, Node, ReadError, Ticket};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn config(dir: &Path, dial: Vec<String>) -> Config {
+    Config { listen: vec!["/ip4/127.0.0.1/tcp/0".into()], dial, mdns: false, ..Config::new(dir) }
+}
+
+fn writer() -> InviteRequest {
+    InviteRequest {
+        role: "writer".into(),
+        prefix: Default::default(),
+        quota: None,
+        expires_ms: 60_000,
+        uses: 1,
+    }
+}
+
+async fn start(dir: &Path, dial: Vec<String>) -> Node {
+    let node = Node::start(config(dir, dial)).await.expect("starts");
+    node.handle().wait_listening().await;
+    node
+}
+
+async fn admit(node: &Node, dir: &Path, label: &str) {
+    let ticket = node.handle().invite(writer()).await.expect("invited").ticket;
+    let ticket = Ticket::parse(&ticket).expect("a ticket");
+    swarmkv_node::join(dir, &ticket, label, PATIENCE).await.expect("joined");
+}
+
+async fn arrives(node: &Node, version: &Version) {
+    node.handle().wait_for(version, PATIENCE).await.expect("arrives");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_one_peer_writes_another_reads() {
+    let (a, b) = (tempfile::tempdir().expect("dir"), tempfile::tempdir().expect("dir"));
+    swarmkv_node::init(a.path(), "home", "a").expect("made");
+    let node_a = start(a.path(), vec![]).await;
+    admit(&node_a, b.path(), "b").await;
+    let early = node_a.handle().put(b"early", b"before b").await.expect("written");
+    let node_b = start(b.path(), vec![]).await;
+    node_b.handle().caught_up(PATIENCE).await.expect("whole");
+    arrives(&node_b, &early).await;
+    assert_eq!(node_b.handle().get(b"early").expect("read").as_deref(), Some(&b"before b"[..]));
+
+    let live = node_b.handle().put(b"live", b"from b").await.expect("written");
+    arrives(&node_a, &live).await;
+    assert_eq!(node_a.handle().get(b"live").expect("read").as_deref(), Some(&b"from b"[..]));
+
+    let gone = node_a.handle().delete(b"live").await.expect("written");
+    arrives(&node_b, &gone).await;
+    assert_eq!(node_b.handle().get(b"live").expect("read"), None);
+    node_a.stop().await;
+    node_b.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_was_away_catches_up_and_concurrent_values_stay_readable() {
+    let (a, b) = (tempfile::tempdir().expect("dir"), tempfile::tempdir().expect("dir"));
+    swarmkv_node::init(a.path(), "home", "a").expect("made");
+    let node_a = start(a.path(), vec![]).await;
+    admit(&node_a, b.path(), "b").await;
+    let node_b = start(b.path(), vec![]).await;
+    node_b.handle().caught_up(PATIENCE).await.expect("whole");
+    let both = node_a.handle().put(b"key", b"both").await.expect("written");
+    arrives(&node_b, &both).await;
+
+    node_b.stop().await;
+    for i in 0..500u32 {
+        node_a
+            .handle()
+            .put(format!("k{}", i % 100).as_bytes(), &i.to_be_bytes())
+            .await
+            .expect("ok");
+    }
+    let from_a = node_a.handle().put(b"key", b"from a").await.expect("written");
+    node_a.stop().await;
+    let node_b = start(b.path(), vec![]).await;
+    let from_b = node_b.handle().put(b"key", b"from b").await.expect("written");
+    let addr = node_b.handle().listening()[0].clone();
+    let node_a = start(a.path(), vec![addr]).await;
+    arrives(&node_b, &from_a).await;
+    arrives(&node_a, &from_b).await;
+    assert_eq!(node_b.handle().get(b"k7").expect("read"), Some(407u32.to_be_bytes().to_vec()));
+    let seen: Vec<_> = [&node_a, &node_b]
+        .map(|node| node.handle().siblings(b"key").expect("read"))
+        .into_iter()
+        .collect();
+    assert_eq!(seen[0], seen[1]);
+    assert_eq!(seen[0].len(), 2);
+
+    let merged = node_a.handle().put(b"key", b"merged").await.expect("written");
+    arrives(&node_b, &merged).await;
+    assert_eq!(node_b.handle().siblings(b"key").expect("read").len(), 1);
+    node_a.stop().await;
+    node_b.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_newcomer_that_reaches_nobody_says_that_it_is_catching_up() {
+    let (a, b) = (tempfile::tempdir().expect("dir"), tempfile::tempdir().expect("dir"));
+    swarmkv_node::init(a.path(), "home", "a").expect("made");
+    let node_a = start(a.path(), vec![]).await;
+    admit(&node_a, b.path(), "b").await;
+    node_a.stop().await;
+    let node_b = start(b.path(), vec![]).await;
+    assert_eq!(node_b.handle().get(b"x"), Err(ReadError::CatchingUp));
+    node_b.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outsider_cannot_write() {
+    let a = tempfile::tempdir().expect("dir");
+    swarmkv_node::init(a.path(), "home", "a").expect("made");
+    let node = start(a.path(), vec![]).await;
+    let handle = node.handle();
+    let addr = handle.listening()[0].clone();
+    let attempt = swarmkv_node::stranger::try_to_write(
+        &addr,
+        handle.device_id(),
+        handle.swarm_id(),
+        b"forged",
+        b"value",
+    );
+    attempt.await.expect("turned away everywhere");
+    assert_eq!(handle.get(b"forged").expect("read"), None);
+    assert_eq!(handle.status().await.expect("runs").counters.strangers_refused, 1);
+    node.stop().await;
+}

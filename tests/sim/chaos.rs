@@ -1,0 +1,156 @@
+//! What goes wrong: connections come and go, paths are blocked, nodes die, clocks jump; then it ends.
+
+use swarmkv_protocol::io::Input;
+
+use crate::event::Event;
+use crate::plan::Plant;
+use crate::world::World;
+
+impl World {
+    /// Every half second: mend what is to be mended, break what is to be broken.
+    pub fn stir(&mut self) -> Result<(), String> {
+        self.agenda.at(self.time + 500, Event::Chaos);
+        self.reconnect();
+        for a in 0..self.nodes.len() {
+            let peers: Vec<usize> = self.nodes[a].links.keys().copied().collect();
+            for b in peers {
+                self.introduce(a, b)?;
+            }
+        }
+        if !self.chaos {
+            return Ok(());
+        }
+        if self.plan.churn && self.rng.percent(8) {
+            let (a, b) = (self.rng.index(self.nodes.len()), self.rng.index(self.nodes.len()));
+            self.disconnect(a, b);
+        }
+        if self.plan.partitions && self.rng.percent(5) {
+            self.part();
+        }
+        if self.plan.kills && self.rng.percent(5) {
+            let n = self.rng.index(self.nodes.len());
+            self.kill(n);
+        }
+        if self.plan.clocks && self.rng.percent(3) {
+            let n = self.rng.index(self.nodes.len());
+            let skew = self.plan.clone().skew(&mut self.rng);
+            self.nodes[n].skew = skew;
+        }
+        if self.plan.restores && self.rng.percent(4) {
+            let n = self.rng.index(self.nodes.len());
+            let copy = self.nodes[n].disk.borrow().durable.clone();
+            self.nodes[n].old_copy = Some(copy);
+        }
+        if let Some(rogue) = self.plan.rogue {
+            crate::rogue::act(self, rogue);
+        }
+        Ok(())
+    }
+
+    fn reconnect(&mut self) {
+        for a in 0..self.nodes.len() {
+            for b in a + 1..self.nodes.len() {
+                let up = self.nodes[a].engine.is_some() && self.nodes[b].engine.is_some();
+                let free = !self.blocked(a, b) && !self.blocked(b, a);
+                let absent = !self.links.contains_key(&(a, b));
+                if up && free && absent && (!self.chaos || self.rng.percent(30)) {
+                    self.connect(a, b);
+                }
+            }
+        }
+    }
+
+    /// Halves that do not hear each other, or one direction that is dead.
+    fn part(&mut self) {
+        let until = self.time + self.rng.range(2_000, 25_000);
+        let count = self.nodes.len();
+        if self.rng.percent(40) {
+            let (a, b) = (self.rng.index(count), self.rng.index(count));
+            self.blocked.insert((a, b), until);
+            return;
+        }
+        let side: Vec<bool> = (0..count).map(|_| self.rng.percent(50)).collect();
+        for a in 0..count {
+            for b in 0..count {
+                if side[a] != side[b] {
+                    self.blocked.insert((a, b), until);
+                    self.disconnect(a, b);
+                }
+            }
+        }
+    }
+
+    /// A process dies, now.
+    pub fn kill(&mut self, n: usize) {
+        if self.nodes[n].engine.is_none() {
+            return;
+        }
+        for peer in 0..self.nodes.len() {
+            self.disconnect(n, peer);
+        }
+        let lucky = self.rng.below(4);
+        self.nodes[n].kill(lucky);
+        if self.plan.plant == Plant::ForgetSynced && n == 0 && self.time > 5_000 {
+            let keep = swarmkv_protocol::memory::MemoryStore::default();
+            self.nodes[n].disk.borrow_mut().restore(&keep);
+        }
+        let pause = self.rng.range(50, 15_000);
+        self.agenda.at(self.time + pause, Event::Restart(n));
+    }
+
+    pub fn restart(&mut self, n: usize) -> Result<(), String> {
+        if self.nodes[n].engine.is_some() || self.nodes[n].genesis.is_none() {
+            return Ok(());
+        }
+        let restored = self.plan.restores && self.rng.percent(40);
+        let copy = if restored { self.nodes[n].old_copy.clone() } else { None };
+        let Some(copy) = copy else { return self.start(n, false) };
+        self.waive(n);
+        self.nodes[n].disk.borrow_mut().restore(&copy);
+        self.nodes[n].shown.clear();
+        // A rogue goes on in the same log, as if nothing had happened: it forks itself.
+        let honest = self.honest(n);
+        self.start(n, honest)
+    }
+
+    /// A disk is lost: what nobody else holds durably of its author's logs may go with it.
+    fn waive(&mut self, n: usize) {
+        let author = self.nodes[n].id;
+        let logs: Vec<_> =
+            self.model.logs.keys().filter(|log| log.author == author).copied().collect();
+        for log in logs {
+            let others = (0..self.nodes.len()).filter(|other| *other != n && self.honest(*other));
+            let safe = others.map(|other| self.durable_head(other, &log)).max().unwrap_or(0);
+            let entry = self.model.waived.entry(log).or_insert(u64::MAX);
+            *entry = safe.min(*entry);
+        }
+    }
+
+    /// Where the highest header of a log on a node's durable disk ends that a commit of it has.
+    pub fn durable_head(&self, n: usize, log: &swarmkv_protocol::id::LogId) -> u64 {
+        use swarmkv_protocol::store::Store as _;
+        let Some(written) = self.model.logs.get(log) else { return 0 };
+        let disk = self.nodes[n].disk.borrow();
+        let there = |seq: &&u64| matches!(disk.durable.header(log, **seq), Ok(Some(_)));
+        written.ends.iter().rev().find(there).copied().unwrap_or(0)
+    }
+
+    /// Faults end: everybody is up, the network is whole, clocks stay as wrong as they are.
+    pub fn calm(&mut self) -> Result<(), String> {
+        self.chaos = false;
+        self.blocked.clear();
+        for n in 0..self.nodes.len() {
+            let gone = !self.honest(n) && !self.plan.rogue_stays;
+            if gone {
+                self.kill(n);
+                self.nodes[n].genesis = None;
+            } else if self.nodes[n].genesis.is_some() {
+                self.restart(n)?;
+            } else {
+                self.agenda.at(self.time, Event::Join(n));
+            }
+            self.input(n, Input::Tick)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,89 @@
+//! A disk that can be cut: writes are seen at once, but outlive a kill only when they were synced.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use swarmkv_protocol::codec::Bytes;
+use swarmkv_protocol::id::LogId;
+use swarmkv_protocol::memory::MemoryStore;
+use swarmkv_protocol::store::{RawSlot, Store, StoreError, Write};
+
+#[derive(Default)]
+pub struct Disk {
+    /// What reads see.
+    pub visible: MemoryStore,
+    /// What a kill leaves.
+    pub durable: MemoryStore,
+    unsynced: VecDeque<Vec<Write>>,
+    handed: u64,
+    synced: u64,
+}
+
+impl Disk {
+    /// Takes one `Persist`; says its number.
+    pub fn write(&mut self, writes: Vec<Write>) -> u64 {
+        self.visible.apply(writes.clone());
+        self.unsynced.push_back(writes);
+        self.handed += 1;
+        self.handed
+    }
+
+    /// Everything up to this number is durable now.
+    pub fn sync(&mut self, upto: u64) {
+        while self.synced < upto {
+            let Some(writes) = self.unsynced.pop_front() else { return };
+            self.durable.apply(writes);
+            self.synced += 1;
+        }
+    }
+
+    pub fn handed(&self) -> u64 {
+        self.handed
+    }
+
+    pub fn synced(&self) -> u64 {
+        self.synced
+    }
+
+    /// The power goes: of what was not synced the first `lucky` transactions happen to be there.
+    pub fn crash(&mut self, lucky: u64) {
+        self.sync((self.synced + lucky).min(self.handed));
+        self.unsynced.clear();
+        self.handed = self.synced;
+        self.visible = self.durable.clone();
+    }
+
+    /// The disk is what it was at some time before.
+    pub fn restore(&mut self, copy: &MemoryStore) {
+        self.unsynced.clear();
+        self.handed = self.synced;
+        self.durable = copy.clone();
+        self.visible = copy.clone();
+    }
+}
+
+/// The disk as the engine reads it.
+#[derive(Clone)]
+pub struct Shared(pub Rc<RefCell<Disk>>);
+
+impl Store for Shared {
+    fn slots(&self, key: &[u8]) -> Result<Vec<RawSlot>, StoreError> {
+        self.0.borrow().visible.slots(key)
+    }
+
+    fn slots_after(
+        &self,
+        log: &LogId,
+        after: u64,
+        upto: u64,
+        max_slots: usize,
+        max_bytes: usize,
+    ) -> Result<Vec<RawSlot>, StoreError> {
+        self.0.borrow().visible.slots_after(log, after, upto, max_slots, max_bytes)
+    }
+
+    fn header(&self, log: &LogId, seq: u64) -> Result<Option<Bytes>, StoreError> {
+        self.0.borrow().visible.header(log, seq)
+    }
+}

@@ -1,0 +1,63 @@
+//! Once faults have ended every honest replica comes to have the same, and then rests.
+
+use std::collections::BTreeMap;
+
+use swarmkv_protocol::id::LogId;
+
+use crate::world::World;
+
+/// Why the swarm has not converged yet; `None`: it has.
+pub fn lacking(world: &World) -> Option<String> {
+    let mut first: Option<(BTreeMap<LogId, u64>, swarmkv_protocol::id::Hash)> = None;
+    for n in (0..world.nodes.len()).filter(|n| world.honest(*n)) {
+        let Some(engine) = world.nodes[n].engine.as_ref() else {
+            return Some(format!("node {n} is down"));
+        };
+        if !engine.caught_up() {
+            return Some(format!("node {n} is catching up"));
+        }
+        if !world.nodes[n].writes.is_empty() {
+            return Some(format!("node {n} has writes waiting"));
+        }
+        let mut heads = engine.heads();
+        let forked: Vec<LogId> = engine.logs().iter().filter(|l| l.forked).map(|l| l.log).collect();
+        if let Some(log) = forked.iter().find(|log| world.honest_author(log) && !rogue(world)) {
+            return Some(format!("node {n} takes {log:?} for forked"));
+        }
+        heads.retain(|log, seq| *seq > 0 && world.honest_author(log));
+        let state = if rogue(world) { engine.roster().hash() } else { engine.state_hash() };
+        match &first {
+            None => first = Some((heads, state)),
+            Some((other, _)) if *other != heads => {
+                let odd = heads.iter().find(|(log, seq)| other.get(log) != Some(seq));
+                let theirs = odd.and_then(|(log, _)| other.get(log));
+                return Some(format!("nodes differ: {n} has {odd:?}, the first {theirs:?}"));
+            }
+            Some((_, other)) if *other != state => return Some(format!("node {n}: other digest")),
+            Some(_) => {}
+        }
+    }
+    None
+}
+
+fn rogue(world: &World) -> bool {
+    world.plan.rogue.is_some()
+}
+
+/// Converged replicas ask each other now and then, and find nothing: no talking in circles.
+pub fn rests(world: &World, pulls_before: &[u64], seconds: u64) -> Result<(), String> {
+    for (n, before) in pulls_before.iter().enumerate().filter(|(n, _)| world.honest(*n)) {
+        let Some(engine) = world.nodes[n].engine.as_ref() else { continue };
+        let pulls = engine.counters().pulls - before;
+        let bound = if rogue(world) { 40 * seconds } else { seconds / 2 + 6 };
+        if pulls > bound {
+            return Err(format!("converged: node {n} still pulled {pulls} times in {seconds} s"));
+        }
+    }
+    Ok(())
+}
+
+pub fn pulls(world: &World) -> Vec<u64> {
+    let count = |node: &crate::node::Node| node.engine.as_ref().map_or(0, |e| e.counters().pulls);
+    world.nodes.iter().map(count).collect()
+}

@@ -1,0 +1,41 @@
+//! After convergence every key shows what the oracle says; above all, what was deleted stays deleted.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use swarmkv_protocol::codec::Bytes;
+use swarmkv_protocol::op::Body;
+use swarmkv_protocol::store::RawSlot;
+
+use crate::invariants::LiveSets;
+use crate::model;
+use crate::plan::Plant;
+use crate::world::World;
+
+pub fn holds(world: &World, n: usize, live: &LiveSets) -> Result<(), String> {
+    let Some(engine) = world.nodes[n].engine.as_ref() else { return Ok(()) };
+    let mut keys: BTreeMap<Bytes, Vec<RawSlot>> = BTreeMap::new();
+    for (log, head) in engine.heads() {
+        if world.honest_author(&log) {
+            for (key, raw) in world.model.live(&log, head) {
+                keys.entry(key.clone()).or_default().push(raw.clone());
+            }
+        } else if let Some(slots) = live.get(&log) {
+            for (key, raw) in slots {
+                keys.entry(key.clone()).or_default().push(raw.clone());
+            }
+        }
+    }
+    for (key, slots) in keys {
+        let (siblings, shown) = model::merged(&slots);
+        let Some(view) = world.view(n, &key) else { return Err("same: no view".into()) };
+        let first = view.siblings().next();
+        let there: BTreeSet<_> = view.siblings().map(|seen| seen.version).collect();
+        let is_deleted = first.is_some_and(|seen| seen.slot.op.body == Body::Delete);
+        let back = world.plan.plant == Plant::Resurrect && is_deleted;
+        if back || there != siblings || first.map(|seen| seen.version) != shown {
+            let key = String::from_utf8_lossy(&key);
+            return Err(format!("deleted: node {n} does not show what is due on {key}"));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,55 @@
+//! What must hold: one property a file. Each reports with its own name in front.
+
+pub mod acknowledged;
+pub mod bounds;
+pub mod converged;
+pub mod deleted;
+pub mod durable;
+pub mod honest;
+pub mod order;
+pub mod same;
+pub mod signed;
+pub mod whole;
+
+use std::collections::BTreeMap;
+
+use swarmkv_protocol::codec::Bytes;
+use swarmkv_protocol::id::LogId;
+use swarmkv_protocol::store::{RawSlot, Store as _};
+
+use crate::world::World;
+
+/// What holds at every moment.
+pub fn check(world: &mut World) -> Result<(), String> {
+    for n in 0..world.nodes.len() {
+        if world.nodes[n].engine.is_none() || !world.honest(n) {
+            continue;
+        }
+        order::holds(&mut world.nodes[n])?;
+        bounds::holds(world, n)?;
+        let live = live_sets(world, n)?;
+        signed::holds(world, n, &live)?;
+        whole::holds(world, n, &live)?;
+    }
+    same::holds(world)
+}
+
+/// What a replica shows of each log: the latest slot on each key up to the log's head.
+pub type LiveSets = BTreeMap<LogId, BTreeMap<Bytes, RawSlot>>;
+
+/// Reads every log's live set from the replica's storage, as readers would.
+pub fn live_sets(world: &World, n: usize) -> Result<LiveSets, String> {
+    let mut sets = LiveSets::new();
+    let Some(engine) = world.nodes[n].engine.as_ref() else { return Ok(sets) };
+    let heads = engine.heads();
+    let disk = world.nodes[n].disk.borrow();
+    for key in disk.visible.keys() {
+        for raw in disk.visible.slots(key).map_err(|e| e.to_string())? {
+            if raw.seq <= heads.get(&raw.log).copied().unwrap_or(0) {
+                // Ascending by sequence number: the latest stays.
+                sets.entry(raw.log).or_default().insert(key.clone(), raw);
+            }
+        }
+    }
+    Ok(sets)
+}

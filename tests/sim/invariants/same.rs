@@ -1,0 +1,54 @@
+//! Replicas with equal digests show the same merged view of every key.
+
+use std::collections::BTreeMap;
+
+use swarmkv_protocol::codec::Bytes;
+use swarmkv_protocol::id::{Hash, Version};
+
+use crate::plan::Plant;
+use crate::world::World;
+
+type Views = BTreeMap<Bytes, Vec<Version>>;
+
+fn views(world: &World, n: usize) -> Views {
+    let keys: Vec<Bytes> = world.nodes[n].disk.borrow().visible.keys().cloned().collect();
+    let mut views = Views::new();
+    for key in keys {
+        let view = world.view(n, &key);
+        let mut names: Vec<Version> =
+            view.iter().flat_map(|view| view.siblings().map(|seen| seen.version)).collect();
+        if world.plan.plant == Plant::SkewView && n == 0 && names.len() > 1 {
+            names.reverse();
+        }
+        // A key whose slots are all staged shows nothing.
+        if !names.is_empty() {
+            views.insert(key, names);
+        }
+    }
+    views
+}
+
+pub fn holds(world: &World) -> Result<(), String> {
+    let mut groups: BTreeMap<Hash, (usize, Views)> = BTreeMap::new();
+    let mut states: BTreeMap<Hash, Vec<usize>> = BTreeMap::new();
+    for (n, node) in world.nodes.iter().enumerate().filter(|(n, _)| world.honest(*n)) {
+        if let Some(engine) = node.engine.as_ref() {
+            states.entry(engine.state_hash()).or_default().push(n);
+        }
+    }
+    for (state, members) in states.into_iter().filter(|(_, members)| members.len() > 1) {
+        for n in members {
+            let mine = views(world, n);
+            match groups.get(&state) {
+                None => {
+                    groups.insert(state, (n, mine));
+                }
+                Some((other, theirs)) if *theirs != mine => {
+                    return Err(format!("same: nodes {other} and {n} show different things"));
+                }
+                Some(_) => {}
+            }
+        }
+    }
+    Ok(())
+}

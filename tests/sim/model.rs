@@ -1,0 +1,89 @@
+//! The oracle: every commit that an engine signed, kept as plain maps, and what must follow from them.
+//!
+//! It shares no code with the core's merge: views are worked out here once more, from the operations.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use swarmkv_protocol::codec::Bytes;
+use swarmkv_protocol::id::{LogId, Version};
+use swarmkv_protocol::store::RawSlot;
+
+/// One operation as its author signed it.
+#[derive(Clone, Debug)]
+pub struct Signed {
+    pub key: Bytes,
+    pub slot: RawSlot,
+}
+
+/// One log as its author wrote it.
+#[derive(Clone, Debug, Default)]
+pub struct Written {
+    pub ops: BTreeMap<u64, Signed>,
+    /// Where its commits end.
+    pub ends: BTreeSet<u64>,
+    /// Released to the outside up to here.
+    pub released: u64,
+}
+
+/// A write that a user was told is durable.
+#[derive(Clone, Debug)]
+pub struct Acked {
+    pub version: Version,
+    pub key: Bytes,
+}
+
+#[derive(Default)]
+pub struct Model {
+    pub logs: BTreeMap<LogId, Written>,
+    pub acked: Vec<Acked>,
+    /// Acknowledged writes above this went with a disk that was lost before anybody else had them.
+    pub waived: BTreeMap<LogId, u64>,
+    pub commits: u64,
+}
+
+impl Model {
+    /// An author signed a commit. What it signed there before must have gone with a kill.
+    pub fn signed(
+        &mut self,
+        log: LogId,
+        last: u64,
+        count: u64,
+        slots: Vec<Signed>,
+    ) -> Result<(), String> {
+        let written = self.logs.entry(log).or_default();
+        let before = last - count;
+        if written.released > before {
+            let released = written.released;
+            return Err(format!(
+                "order: {log:?} was released up to {released} and signed again from {}",
+                before + 1
+            ));
+        }
+        written.ops.split_off(&(before + 1));
+        written.ends.split_off(&(before + 1));
+        written.ops.extend(slots.into_iter().map(|signed| (signed.slot.seq, signed)));
+        written.ends.insert(last);
+        self.commits += 1;
+        Ok(())
+    }
+
+    pub fn released(&mut self, log: LogId, upto: u64) {
+        let written = self.logs.entry(log).or_default();
+        written.released = written.released.max(upto);
+    }
+
+    /// A log's live set at `head`: the last operation on each key.
+    pub fn live(&self, log: &LogId, head: u64) -> BTreeMap<&Bytes, &RawSlot> {
+        let ops = self.logs.get(log).map(|written| written.ops.range(..=head));
+        ops.into_iter().flatten().map(|(_, signed)| (&signed.key, &signed.slot)).collect()
+    }
+}
+
+/// The undominated slots of a key and the one shown, from one slot a log.
+pub fn merged(slots: &[RawSlot]) -> (BTreeSet<Version>, Option<Version>) {
+    let open: Vec<_> = slots.iter().map(|raw| raw.open().expect("signed slots decode")).collect();
+    let named: BTreeSet<Version> = open.iter().flat_map(|slot| slot.op.ctx.clone()).collect();
+    let alive: Vec<_> = open.iter().filter(|slot| !named.contains(&slot.version())).collect();
+    let shown = alive.iter().max_by_key(|slot| (slot.hlc, slot.log, slot.seq));
+    (alive.iter().map(|slot| slot.version()).collect(), shown.map(|slot| slot.version()))
+}

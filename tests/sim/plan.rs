@@ -1,0 +1,98 @@
+//! What a seed stands for: size of the swarm, faults, workload; and faults planted to be caught.
+
+use crate::rng::Rng;
+
+const YEAR_MS: i64 = 365 * 86_400_000;
+
+/// A fault planted in the harness so that a checker has something to catch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Plant {
+    Nothing,
+    /// Storage forgets one write in so many.
+    DropWrites(u64),
+    /// Storage swaps a value for another.
+    ChangeValue,
+    /// Storage shows a head before the rest of the transaction.
+    TearTransaction,
+    /// Outputs are carried out before what they follow is durable, and a kill comes in between.
+    SendBeforeSync,
+    /// A kill loses what was synced.
+    ForgetSynced,
+    /// A member that is counted honest sends changed bytes.
+    MutateHonest,
+    /// Merged views are compared with one replica's answer falsified.
+    SkewView,
+    /// A deleted key is shown again on one replica.
+    Resurrect,
+    /// Held commits are counted a thousandfold.
+    CountHeld,
+    /// No repair session ever opens.
+    NoRepair,
+}
+
+/// Everything that a run is made of.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub seed: u64,
+    pub nodes: usize,
+    pub loss: u64,
+    pub duplication: u64,
+    pub delay: u64,
+    pub tail: u64,
+    pub kills: bool,
+    pub churn: bool,
+    pub partitions: bool,
+    pub restores: bool,
+    pub clocks: bool,
+    pub reader: bool,
+    pub rogue: Option<usize>,
+    pub rogue_stays: bool,
+    pub late_joiner: bool,
+    pub writes_every: u64,
+    pub keys: u64,
+    pub chaos_ms: u64,
+    pub plant: Plant,
+}
+
+impl Plan {
+    pub fn from_seed(seed: u64) -> Self {
+        let mut rng = Rng::new(seed);
+        let nodes = if rng.percent(60) { 5 } else { usize::try_from(rng.range(2, 9)).expect("small") };
+        let calm = rng.percent(10);
+        let rogue = (nodes > 3 && rng.percent(35)).then(|| nodes - 1);
+        Self {
+            seed,
+            nodes,
+            loss: if calm { 0 } else { rng.below(31) },
+            duplication: if calm { 0 } else { rng.below(51) },
+            delay: rng.range(1, 80),
+            tail: rng.below(6),
+            kills: !calm && rng.percent(70),
+            churn: !calm && rng.percent(70),
+            partitions: !calm && rng.percent(50),
+            restores: !calm && rng.percent(20),
+            clocks: rng.percent(50),
+            reader: nodes > 3 && rng.percent(30),
+            rogue,
+            rogue_stays: rng.percent(50),
+            late_joiner: nodes > 2 && rng.percent(50),
+            writes_every: rng.range(40, 600),
+            keys: rng.range(3, 30),
+            chaos_ms: rng.range(20_000, 90_000),
+            plant: Plant::Nothing,
+        }
+    }
+
+    pub fn planted(seed: u64, plant: Plant) -> Self {
+        Self { plant, rogue: None, restores: false, ..Self::from_seed(seed) }
+    }
+
+    /// How far a node's wall clock is off.
+    pub fn skew(&self, rng: &mut Rng) -> i64 {
+        match rng.below(4) {
+            0 if self.clocks => rng.range(0, 2 * YEAR_MS.unsigned_abs()).cast_signed() - YEAR_MS,
+            1 if self.clocks => rng.below(20_000).cast_signed() - 10_000,
+            _ => rng.below(200).cast_signed() - 100,
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! A member that lies: changed bytes, forged signatures, replays, floods, and as a relay omissions,
+//! inventions and false digests.
+
+use std::rc::Rc;
+
+use swarmkv_protocol::codec::{self, Bytes};
+use swarmkv_protocol::commit::Header;
+use swarmkv_protocol::crypto::{self, DeviceKey, Domain};
+use swarmkv_protocol::digest::Entry;
+use swarmkv_protocol::id::{Hash, Hash8, LogId};
+use swarmkv_protocol::limits::{MAX_GOSSIP, VERSION};
+use swarmkv_protocol::message::{self, Gossip, Plan, Repair};
+use swarmkv_protocol::op::{Body, Op};
+use swarmkv_protocol::time::Hlc;
+
+use crate::rng::Rng;
+use crate::world::World;
+
+/// Changes bytes in one of the ways that carry no meaning.
+fn mangle(rng: &mut Rng, bytes: &mut Vec<u8>) {
+    if bytes.is_empty() {
+        return;
+    }
+    let at = rng.index(bytes.len());
+    match rng.below(4) {
+        0 => bytes[at] ^= 1 << rng.below(8),
+        1 => bytes.truncate(at),
+        2 => bytes.push(0),
+        _ => {
+            bytes.insert(at, 0x18);
+        }
+    }
+}
+
+/// What a rogue makes of a message that it ought to pass on.
+pub fn gossip(world: &mut World, n: usize, bytes: &Rc<[u8]>) -> Rc<[u8]> {
+    let mut out = bytes.to_vec();
+    match world.rng.below(12) {
+        0 | 1 => mangle(&mut world.rng, &mut out),
+        2 => out = vec![0; MAX_GOSSIP + 1],
+        3 if !world.replay.is_empty() => {
+            let pick = world.rng.index(world.replay.len());
+            return Rc::clone(&world.replay[pick]);
+        }
+        4 => out = message::encode(&Gossip::Statement(Bytes(vec![0x82; 40]))),
+        5 | 6 => out = forged(world, n),
+        _ => {}
+    }
+    out.into()
+}
+
+/// A commit that its author signs, with one thing wrong: grant, author, root, stamp.
+fn forged(world: &mut World, n: usize) -> Vec<u8> {
+    let rng = &mut world.rng;
+    let node = &world.nodes[n];
+    let Some(engine) = node.engine.as_ref() else { return Vec::new() };
+    let victim = world.nodes[0].id;
+    let author = if rng.percent(50) { node.id } else { victim };
+    let log = LogId { author, epoch: u32::from_be_bytes(rng.bytes()), shard: 0 };
+    let grant = match rng.below(3) {
+        0 => Hash::new(rng.bytes()),
+        _ => engine.roster().member(&author).map(|m| m.grant).unwrap_or_default(),
+    };
+    let op = Op {
+        key: b"k0".as_slice().into(),
+        body: Body::Put(b"forged".as_slice().into()),
+        ctx: Vec::new(),
+        expires_at: None,
+    };
+    let op = codec::encode(&op);
+    let size = (op.len() as u64).to_be_bytes();
+    let header = Header {
+        version: VERSION,
+        swarm: engine.roster().swarm(),
+        grant,
+        log,
+        last_seq: 1,
+        count: 1,
+        hlc: Hlc(rng.next()),
+        prev: Hash::default(),
+        ops_hash: crypto::hash(Domain::Ops, &[&size, &op]),
+        live_root: Hash::new(rng.bytes()),
+        live_count: 1,
+        live_bytes: op.len() as u64,
+        retired: Vec::new(),
+        expired_upto: None,
+        closes: None,
+    };
+    let body = codec::encode(&header);
+    let sig = DeviceKey::from_seed(&node.seed).sign(Domain::Commit, &body);
+    let sealed = codec::encode(&(Bytes(body), sig));
+    message::encode(&Gossip::Commit(Bytes(codec::encode(&(Bytes(sealed), vec![Bytes(op)])))))
+}
+
+/// What a rogue makes of a frame; `None`: keeps silent.
+pub fn frame(world: &mut World, s: usize, bytes: Vec<u8>) -> Option<Vec<u8>> {
+    if world.rng.percent(60) {
+        world.sessions[s].sent.push(bytes.clone());
+        return Some(bytes);
+    }
+    let rng = &mut world.rng;
+    match rng.below(10) {
+        0 => return None,
+        1 => {
+            let mut out = bytes;
+            mangle(rng, &mut out);
+            return Some(out);
+        }
+        2 => {
+            let old = &world.sessions[s].sent;
+            let pick = world.rng.index(old.len().max(1));
+            return Some(world.sessions[s].sent.get(pick).cloned().unwrap_or(bytes));
+        }
+        _ => {}
+    }
+    let Ok(mut repair) = message::decode::<Repair>(&bytes) else { return Some(bytes) };
+    twist(rng, &mut repair);
+    Some(message::encode(&repair))
+}
+
+/// Changes the meaning of a frame.
+fn twist(rng: &mut Rng, repair: &mut Repair) {
+    match repair {
+        Repair::Slots(slots) => {
+            let at = rng.index(slots.len());
+            match rng.below(5) {
+                0 => {
+                    slots.remove(at);
+                }
+                1 => slots[at].hlc = Hlc(slots[at].hlc.0 + 1),
+                2 => slots[at].seq += rng.below(1 << 40),
+                3 => slots.truncate(at),
+                _ => change_value(rng, &mut slots[at].op),
+            }
+        }
+        Repair::End(end) => end.gone = vec![(1, rng.range(1, 50))],
+        Repair::Start(start) => match rng.below(3) {
+            0 => start.from = rng.below(100),
+            1 => start.link = Some(Hash8::new(rng.bytes())),
+            _ => start.log.epoch ^= 1,
+        },
+        Repair::Digest(digest) => {
+            digest.full |= rng.percent(30);
+            for entry in &mut digest.entries {
+                lie(rng, entry);
+            }
+            if rng.percent(10) {
+                let log = |epoch| LogId { epoch, ..LogId::from_bytes(&[0xee; LogId::LEN]) };
+                let entry = |epoch| Entry { log: log(epoch), seq: 9, head: Hash8::default(), staged: 0 };
+                digest.entries = (0..9_000).map(entry).collect();
+            }
+        }
+        Repair::Plan(plan) => {
+            if rng.percent(50) {
+                plan.logs.clear();
+            } else {
+                *plan = Plan { whole: plan.whole, logs: vec![plan.logs.first().copied(); 3].into_iter().flatten().collect() };
+            }
+        }
+        Repair::Hello(hash) | Repair::Differs(hash) => *hash = Hash::new(rng.bytes()),
+        Repair::Statements(statements) => {
+            statements.missing.push(Bytes(vec![0x82; 64]));
+            statements.names.reverse();
+        }
+        Repair::Roster(names) => names.reverse(),
+        Repair::Done | Repair::Same(_) => {}
+    }
+}
+
+fn lie(rng: &mut Rng, entry: &mut Entry) {
+    match rng.below(6) {
+        0 => entry.seq += rng.below(1_000),
+        1 => entry.seq = entry.seq.saturating_sub(rng.below(20)),
+        2 => entry.staged = rng.next(),
+        3 => entry.head = Hash8::new(rng.bytes()),
+        _ => {}
+    }
+}
+
+fn change_value(rng: &mut Rng, bytes: &mut Bytes) {
+    if let Ok(mut op) = codec::decode::<Op>(bytes) {
+        op.body = if rng.percent(50) { Body::Delete } else { Body::Put(b"false".as_slice().into()) };
+        *bytes = Bytes(codec::encode(&op));
+    }
+}
+
+/// What a rogue does of its own accord.
+pub fn act(world: &mut World, n: usize) {
+    if world.nodes[n].engine.is_none() || !world.rng.percent(20) {
+        return;
+    }
+    let bytes: Rc<[u8]> = forged(world, n).into();
+    for peer in 0..world.nodes.len() - 1 {
+        if world.links.contains_key(&(peer.min(n), peer.max(n))) {
+            world.post(n, peer, Rc::clone(&bytes));
+        }
+    }
+}
