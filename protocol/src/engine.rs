@@ -282,10 +282,12 @@ impl<S: Store> Engine<S> {
                 Ok(())
             }
             Ok(Gossip::Statement(statement)) => {
-                let fresh = self.replica.take_statements(&[statement], false);
-                let verdict = if fresh > 0 { Verdict::Accept } else { Verdict::Ignore };
-                self.replica.out.push_back(Output::Verdict(token, verdict));
-                Ok(())
+                let result = self.replica.take_statement(token, from, statement);
+                if matches!(&result, Err(Fault::Peer { damning: false, .. })) {
+                    // What comes before it is missing here.
+                    self.wanted.insert(from);
+                }
+                result
             }
             Err((reason, damning)) => {
                 let verdict = if damning { Verdict::Reject } else { Verdict::Ignore };
