@@ -24,10 +24,14 @@ use crate::error::{InviteError, WriteError};
 use crate::event::NodeEvent;
 use crate::network::{AskError, Command, Event, GossipToken, Network, Source, Transport, Verdict};
 use crate::readers::ReadState;
-use crate::storage::{Disk, SyncDone, SyncThread};
+use crate::storage::{self, Disk, SyncDone, SyncThread};
 
 /// Inputs taken before outputs are carried out and the loop yields.
 const BATCH: usize = 256;
+
+/// Bytes of writes that may wait for a sync. Beyond it nothing more is taken from the network or from
+/// callers until the disk has kept up: what arrives faster than it can be kept must wait elsewhere.
+const UNSYNCED_BYTES: usize = 8 << 20;
 
 /// What callers ask of the loop.
 pub(crate) enum Request {
@@ -68,6 +72,8 @@ pub(crate) struct Driver {
     sync: SyncThread,
     syncing: bool,
     dirty: bool,
+    /// Bytes handed to storage since the last sync began.
+    unsynced: usize,
     /// Outputs that wait for the sync that is running, and for the one after it.
     in_flight: Vec<Output>,
     waiting: Vec<Output>,
@@ -129,6 +135,7 @@ impl Driver {
             sync,
             syncing: false,
             dirty: false,
+            unsynced: 0,
             in_flight: Vec::new(),
             waiting: Vec::new(),
             next_heads: None,
@@ -173,14 +180,14 @@ impl Driver {
             tokio::select! {
                 biased;
                 Some(done) = inbox.synced.recv() => self.synced(done)?,
-                Some(event) = inbox.network.recv() => {
+                Some(event) = inbox.network.recv(), if self.unsynced < UNSYNCED_BYTES => {
                     self.network_event(event)?;
                     for _ in 0..BATCH {
                         let Ok(event) = inbox.network.try_recv() else { break };
                         self.network_event(event)?;
                     }
                 }
-                request = inbox.requests.recv() => {
+                request = inbox.requests.recv(), if self.unsynced < UNSYNCED_BYTES => {
                     let Some(request) = request else { return Ok(()) };
                     self.request(request)?;
                     for _ in 0..BATCH {
@@ -360,6 +367,7 @@ impl Driver {
     fn take(&mut self, output: Output) -> Result<(), String> {
         match output {
             Output::Persist(writes) => {
+                self.unsynced += writes.iter().map(storage::size).sum::<usize>();
                 self.disk.apply(writes);
                 self.dirty = true;
             }
@@ -374,6 +382,7 @@ impl Driver {
     fn start_sync(&mut self) {
         if self.dirty && !self.syncing {
             self.dirty = false;
+            self.unsynced = 0;
             self.syncing = true;
             self.in_flight = std::mem::take(&mut self.waiting);
             self.next_heads = Some((Arc::new(self.engine.heads()), self.engine.caught_up()));
