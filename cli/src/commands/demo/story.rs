@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use swarmkv_node::api::wire::{Data, WriteOp};
+use swarmkv_node::protocol::id::Version;
 use swarmkv_node::protocol::limits::GROUP_OPS;
 use swarmkv_node::stranger;
 
@@ -75,12 +76,14 @@ async fn away_and_back(peers: &mut Peers, tale: &mut Tale) -> Result<(), Failure
         let ops = (0..KEYS).map(|key| op(key, Some(round)));
         write(peers, ops.collect()).await?;
     }
-    write(peers, (0..KEYS).step_by(DELETED).map(|key| op(key, None)).collect()).await?;
+    let deletes = (0..KEYS).step_by(DELETED).map(|key| op(key, None));
+    let last = write(peers, deletes.collect()).await?;
     tale.saw(begun.elapsed(), "all are on alice's disk")?;
     let begun = Instant::now();
     peers.start(Who::Carol).await?;
-    peers.all_equal().await?;
+    peers.handle(Who::Carol)?.wait_for(&last, PATIENCE).await.map_err(broke)?;
     let took = begun.elapsed();
+    peers.all_equal().await?;
     for key in 0..KEYS {
         let left = (!key.is_multiple_of(DELETED)).then(|| value(ROUNDS - 1));
         shows(peers, Who::Carol, &name(key), left.as_deref())?;
@@ -164,12 +167,14 @@ fn shows(peers: &Peers, who: Who, key: &[u8], wanted: Option<&[u8]>) -> Result<(
     })
 }
 
-async fn write(peers: &Peers, ops: Vec<WriteOp>) -> Result<(), Failure> {
+/// Writes on alice; answers the last write's name.
+async fn write(peers: &Peers, ops: Vec<WriteOp>) -> Result<Version, Failure> {
     let alice = peers.handle(Who::Alice)?;
+    let mut last = None;
     for ops in ops.chunks(GROUP_OPS) {
-        alice.write(ops.to_vec()).await.map_err(broke)?;
+        last = alice.write(ops.to_vec()).await.map_err(broke)?.pop();
     }
-    Ok(())
+    last.ok_or_else(|| broke("a write has no name"))
 }
 
 fn op(key: usize, round: Option<usize>) -> WriteOp {
