@@ -53,10 +53,12 @@ async fn put_and_get(peers: &mut Peers, tale: &mut Tale) -> Result<(), Failure> 
     let begun = Instant::now();
     let version = peers.handle(Who::Alice)?.put(b"greeting", b"hello").await.map_err(broke)?;
     tale.saw(begun.elapsed(), "it is on alice's disk")?;
-    for who in [Who::Bob, Who::Carol] {
-        let handle = peers.handle(who)?;
-        handle.wait_for(&version, PATIENCE).await.map_err(broke)?;
-        let took = begun.elapsed();
+    let arrival = async |who| {
+        peers.handle(who)?.wait_for(&version, PATIENCE).await.map_err(broke)?;
+        Ok::<_, Failure>((who, begun.elapsed()))
+    };
+    let (bob, carol) = tokio::try_join!(arrival(Who::Bob), arrival(Who::Carol))?;
+    for (who, took) in [bob, carol] {
         shows(peers, who, b"greeting", Some(b"hello"))?;
         tale.saw(took, &format!("{} gets \"hello\" from its own copy", who.name()))?;
     }
@@ -82,8 +84,8 @@ async fn away_and_back(peers: &mut Peers, tale: &mut Tale) -> Result<(), Failure
     let begun = Instant::now();
     peers.start(Who::Carol).await?;
     peers.handle(Who::Carol)?.wait_for(&last, PATIENCE).await.map_err(broke)?;
-    let took = begun.elapsed();
     peers.all_equal().await?;
+    let took = begun.elapsed();
     for key in 0..KEYS {
         let left = (!key.is_multiple_of(DELETED)).then(|| value(ROUNDS - 1));
         shows(peers, Who::Carol, &name(key), left.as_deref())?;
@@ -146,10 +148,10 @@ async fn outsider(peers: &mut Peers, tale: &mut Tale) -> Result<(), Failure> {
         stranger::try_to_write(addr, alice.device_id(), alice.swarm_id(), b"intruder", b"forged")
             .await
             .map_err(broke)?;
-    let took = begun.elapsed();
-    tale.saw(took, &format!("its forged write: {}", turned_away.gossip))?;
-    tale.saw(took, &format!("its request for data: {}", turned_away.repair))?;
-    tale.saw(took, &format!("its made-up ticket: {}", turned_away.join))?;
+    tale.saw(begun.elapsed(), "three attempts over real connections, all turned away:")?;
+    tale.also(&format!("its forged write: {}", turned_away.gossip))?;
+    tale.also(&format!("its request for data: {}", turned_away.repair))?;
+    tale.also(&format!("its made-up ticket: {}", turned_away.join))?;
     tokio::time::sleep(SPREAD).await;
     for who in ALL {
         let siblings = peers.handle(who)?.siblings(b"intruder").map_err(broke)?;
