@@ -136,13 +136,7 @@ fn every_invariant_holds_on_every_seed() {
         slowest.0,
         slowest.1
     );
-    assert!(
-        failures.is_empty(),
-        "{} of {} seeds failed:\n{}",
-        failures.len(),
-        seeds.len(),
-        failures[0]
-    );
+    assert!(failures.is_empty(), "{} of {} seeds failed:\n{}", failures.len(), seeds.len(), failures[0]);
 }
 
 #[test]
