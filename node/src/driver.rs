@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use swarmkv_protocol::engine::Engine;
-use swarmkv_protocol::id::{DeviceId, LogId, Version};
+use swarmkv_protocol::id::{DeviceId, Hash, LogId, Version};
 use swarmkv_protocol::io::{Change, Verdict as CoreVerdict};
 use swarmkv_protocol::io::{Fault, Input, InviteRefused, Output, SessionId, Token, WriteRefused};
 use swarmkv_protocol::message;
@@ -56,6 +56,13 @@ pub(crate) struct Identity {
     pub(crate) data_dir: std::path::PathBuf,
 }
 
+/// What the replica had when a sync began.
+struct Heads {
+    heads: Arc<BTreeMap<LogId, u64>>,
+    caught_up: bool,
+    hash: Hash,
+}
+
 pub(crate) struct Driver {
     pub(crate) engine: Engine<Disk>,
     pub(crate) disk: Disk,
@@ -66,7 +73,7 @@ pub(crate) struct Driver {
     pub(crate) strangers_refused: u64,
     network: Network,
     events: broadcast::Sender<NodeEvent>,
-    readers: watch::Sender<Arc<ReadState>>,
+    pub(crate) readers: watch::Sender<Arc<ReadState>>,
     listen_addrs: watch::Sender<Vec<String>>,
     labels: Arc<BTreeMap<DeviceId, String>>,
     sync: SyncThread,
@@ -78,7 +85,7 @@ pub(crate) struct Driver {
     in_flight: Vec<Output>,
     waiting: Vec<Output>,
     /// What readers see after the running sync.
-    next_heads: Option<(Arc<BTreeMap<LogId, u64>>, bool)>,
+    next_heads: Option<Heads>,
     answers: mpsc::UnboundedSender<(DeviceId, Result<Vec<u8>, AskError>)>,
     writes: BTreeMap<Token, oneshot::Sender<Result<Vec<Version>, WriteError>>>,
     invites: BTreeMap<Token, oneshot::Sender<Result<(), InviteError>>>,
@@ -385,7 +392,11 @@ impl Driver {
             self.unsynced = 0;
             self.syncing = true;
             self.in_flight = std::mem::take(&mut self.waiting);
-            self.next_heads = Some((Arc::new(self.engine.heads()), self.engine.caught_up()));
+            self.next_heads = Some(Heads {
+                heads: Arc::new(self.engine.heads()),
+                caught_up: self.engine.caught_up(),
+                hash: self.engine.state_hash(),
+            });
             self.sync.request();
         }
     }
@@ -393,10 +404,16 @@ impl Driver {
     fn synced(&mut self, done: SyncDone) -> Result<(), String> {
         let snapshot = done.map_err(|e| e.to_string())?;
         self.syncing = false;
-        if let Some((heads, caught_up)) = self.next_heads.take() {
+        if let Some(Heads { heads, caught_up, hash }) = self.next_heads.take() {
             let first = caught_up && !self.readers.borrow().caught_up;
             let labels = Arc::clone(&self.labels);
-            self.readers.send_replace(Arc::new(ReadState { snapshot, heads, labels, caught_up }));
+            self.readers.send_replace(Arc::new(ReadState {
+                snapshot,
+                heads,
+                labels,
+                caught_up,
+                hash,
+            }));
             if first {
                 self.tell(NodeEvent::CaughtUp);
             }
