@@ -123,6 +123,14 @@ impl Peers {
         Ok(())
     }
 
+    /// Waits until all running ones have been whole once, so that they answer reads.
+    pub async fn all_whole(&self) -> Result<(), Failure> {
+        for who in self.running() {
+            self.handle(who)?.caught_up(PATIENCE).await.map_err(broke)?;
+        }
+        Ok(())
+    }
+
     /// Waits until all running ones hold exactly the same.
     pub async fn all_equal(&self) -> Result<(), Failure> {
         let met = async || {

@@ -42,7 +42,7 @@ async fn meet(peers: &mut Peers, tale: &mut Tale) -> Result<(), Failure> {
         peers.start(who).await?;
     }
     peers.all_connected().await?;
-    peers.all_equal().await?;
+    peers.all_whole().await?;
     let words = words.join(", ");
     tale.saw(begun.elapsed(), &format!("all three are connected; check words: {words}"))
 }
