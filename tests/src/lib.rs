@@ -1,1 +1,9 @@
-//! Shared harness.
+//! What the test programs share: the real binary, devices that run it, and waiting for what must come.
+
+mod binary;
+mod device;
+mod wait;
+
+pub use binary::{Ran, binary, signal};
+pub use device::{Device, LOOPBACK, Sibling, free_port};
+pub use wait::{PATIENCE, connected, equal, until, until_within};

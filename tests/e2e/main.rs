@@ -1,0 +1,13 @@
+//! Whole peers as people run them: the real binary, real processes on loopback, real kills. One file a
+//! concern; what they share is in the library of this package.
+
+mod apart;
+mod bulk;
+mod catch_up;
+mod crash;
+mod demo;
+mod directory;
+mod meeting;
+mod outsiders;
+mod tickets;
+mod walk;
