@@ -20,6 +20,7 @@ use tracing::{debug, info, warn};
 
 use crate::api::wire::{PeerInfo, Status};
 use crate::clock::{self, Clock};
+use crate::data_dir::DataDir;
 use crate::error::{InviteError, WriteError};
 use crate::event::NodeEvent;
 use crate::network::{AskError, Command, Event, GossipToken, Network, Source, Transport, Verdict};
@@ -53,7 +54,8 @@ pub(crate) struct Link {
 /// What stays the same while the peer runs.
 pub(crate) struct Identity {
     pub(crate) me: DeviceId,
-    pub(crate) data_dir: std::path::PathBuf,
+    /// Held, and with it the directory's lock, for as long as the loop runs.
+    pub(crate) dir: DataDir,
 }
 
 /// What the replica had when a sync began.
@@ -169,6 +171,9 @@ impl Driver {
         }
         self.network.send(Command::Shutdown).await;
         self.sync.finish();
+        // Whoever still holds a handle must not hold the store open.
+        let closed = self.readers.borrow().closed();
+        self.readers.send_replace(Arc::new(closed));
         if let Some(stop) = self.stop.take() {
             let _ = stop.send(());
         }
@@ -176,6 +181,9 @@ impl Driver {
     }
 
     async fn turn(&mut self, inbox: &mut Inbox) -> Result<(), String> {
+        // What opening the replica itself has to say.
+        self.feed(Input::Tick)?;
+        self.start_sync();
         loop {
             let deadline = self.engine.next_deadline().map(|(at, _)| self.clock.instant(at));
             let sleep = async {
@@ -185,25 +193,28 @@ impl Driver {
                 }
             };
             tokio::select! {
-                biased;
-                Some(done) = inbox.synced.recv() => self.synced(done)?,
-                Some(event) = inbox.network.recv(), if self.unsynced < UNSYNCED_BYTES => {
-                    self.network_event(event)?;
+                done = inbox.synced.recv() => {
+                    self.synced(done.ok_or("the thread that writes to disk has ended")?)?;
+                }
+                event = inbox.network.recv(), if self.has_room() => {
+                    self.network_event(event.ok_or("the network has ended")?)?;
                     for _ in 0..BATCH {
+                        if !self.has_room() { break }
                         let Ok(event) = inbox.network.try_recv() else { break };
                         self.network_event(event)?;
                     }
                 }
-                request = inbox.requests.recv(), if self.unsynced < UNSYNCED_BYTES => {
+                request = inbox.requests.recv(), if self.has_room() => {
                     let Some(request) = request else { return Ok(()) };
                     self.request(request)?;
                     for _ in 0..BATCH {
+                        if !self.has_room() { break }
                         let Ok(request) = inbox.requests.try_recv() else { break };
                         self.request(request)?;
                     }
                 }
                 Some((peer, answer)) = inbox.answers.recv() => self.answered(peer, answer)?,
-                () = sleep => self.feed(Input::Tick)?,
+                () = sleep, if self.stop.is_none() => self.feed(Input::Tick)?,
             }
             // Signing waits for the running sync: whatever queued up meanwhile shares one commit.
             while !self.syncing && self.engine.has_queued_writes() {
@@ -219,6 +230,11 @@ impl Driver {
                 return Ok(());
             }
         }
+    }
+
+    /// Whether more may be taken in: the disk keeps up, and nobody asked to stop.
+    fn has_room(&self) -> bool {
+        self.unsynced < UNSYNCED_BYTES && self.stop.is_none()
     }
 
     fn token(&mut self) -> Token {
@@ -325,7 +341,7 @@ impl Driver {
                 self.feed(Input::Asked { token, peer, bytes: request })?;
             }
             Event::AddressLearned { peer, addr } => {
-                self.disk.remember_address(&peer, &addr).map_err(|e| e.to_string())?;
+                self.dirty |= self.disk.remember_address(&peer, &addr, clock::wall_millis());
             }
         }
         Ok(())
@@ -354,7 +370,10 @@ impl Driver {
     ) -> Result<(), String> {
         match answer {
             Ok(bytes) => self.feed(Input::Answered(peer, bytes))?,
-            Err(e) => debug!(peer = %peer.short(), "introduction was not answered: {e}"),
+            Err(e) => {
+                debug!(peer = %peer.short(), "introduction was not answered: {e}");
+                return Ok(());
+            }
         }
         if self.engine.roster().member(&peer).is_none() {
             // Of another swarm, or not admitted: left alone for a while.
@@ -391,6 +410,8 @@ impl Driver {
             self.dirty = false;
             self.unsynced = 0;
             self.syncing = true;
+            // Sealed here, so that what readers see then is exactly what the heads below say.
+            self.disk.seal();
             self.in_flight = std::mem::take(&mut self.waiting);
             self.next_heads = Some(Heads {
                 heads: Arc::new(self.engine.heads()),

@@ -48,11 +48,16 @@ pub(crate) fn load(dir: &Path) -> Result<DeviceKey, DirError> {
 fn create(dir: &Path) -> Result<DeviceKey, DirError> {
     let path = path(dir);
     let seed = Zeroizing::new(clock::random::<32>());
+    // Written aside first: a crash leaves a whole key or none.
+    let fresh = path.with_extension("new");
+    let _ = fs::remove_file(&fresh);
     let mut options = OpenOptions::new();
     options.write(true).create_new(true).mode(0o600);
-    let mut file = options.open(&path).map_err(DirError::io(&path))?;
-    file.write_all(&seed[..]).map_err(DirError::io(&path))?;
-    file.sync_all().map_err(DirError::io(&path))?;
+    let mut file = options.open(&fresh).map_err(DirError::io(&fresh))?;
+    file.write_all(&seed[..]).map_err(DirError::io(&fresh))?;
+    file.sync_all().map_err(DirError::io(&fresh))?;
+    fs::hard_link(&fresh, &path).map_err(DirError::io(&path))?;
+    fs::remove_file(&fresh).map_err(DirError::io(&fresh))?;
     File::open(dir).and_then(|d| d.sync_all()).map_err(DirError::io(dir))?;
     Ok(DeviceKey::from_seed(&seed))
 }

@@ -26,14 +26,14 @@ const REQUESTS: usize = 4096;
 /// Events kept for a slow watcher.
 const EVENTS: usize = 1024;
 
-/// A running peer. Dropping it stops it without waiting; [`Node::stop`] waits.
+/// A running peer. Dropping it ends it where it stands, as a crash would: nothing acknowledged is
+/// lost. [`Node::stop`] finishes what is under way and waits.
 pub struct Node {
     handle: Handle,
     events: broadcast::Sender<NodeEvent>,
-    driver: JoinHandle<Result<(), String>>,
+    /// The loop, until somebody has waited for its end.
+    driver: Option<JoinHandle<Result<(), String>>>,
     api: JoinHandle<()>,
-    /// Held while the peer runs.
-    _dir: DataDir,
 }
 
 impl Node {
@@ -52,8 +52,9 @@ impl Node {
         let me = key.id();
         let roster = Roster::open(&genesis).map_err(|e| damaged(&e))?;
         let swarm = roster.swarm();
-        let moved = disk.moved(&dir.fingerprint()?).map_err(DirError::Store)?;
-        disk.sync().map_err(DirError::Store)?;
+        dir.note_swarm(&roster.genesis().name)?;
+        let fingerprint = dir.fingerprint()?;
+        let moved = disk.moved(&fingerprint).map_err(DirError::Store)?;
         let recovered = disk.recover().map_err(DirError::Store)?;
         let entropy = u64::from_be_bytes(clock::random());
         let engine = Engine::open(key, roster, recovered, disk.clone(), entropy, moved)
@@ -64,7 +65,7 @@ impl Node {
             swarm,
             listen: config.listen,
             dial: config.dial,
-            known: disk.addresses().map_err(DirError::Store)?,
+            known: disk.addresses(),
             mdns: config.mdns,
             members: engine.roster().members().map(|m| m.device).collect(),
         };
@@ -87,12 +88,14 @@ impl Node {
         let handle = Handle { requests, readers: reading, listen_addrs: listening, me, swarm };
         let socket = api::listen(dir.path()).map_err(DirError::io(dir.path()))?;
         let api = tokio::spawn(api::serve(socket, handle.clone()));
-        let identity = Identity { me, data_dir: dir.path().to_owned() };
+        // Durable together with the epoch that a copied directory opens.
+        disk.set_fingerprint(&fingerprint);
+        let identity = Identity { me, dir };
         let watches = Watches { events: events.clone(), readers, listen_addrs };
         let (driver, inbox) =
             Driver::new(engine, disk, identity, Clock::start(), network, todo, watches);
         let driver = tokio::spawn(driver.run(inbox));
-        Ok(Self { handle, events, driver, api, _dir: dir })
+        Ok(Self { handle, events, driver: Some(driver), api })
     }
 
     /// A client of this peer.
@@ -112,21 +115,37 @@ impl Node {
     /// # Errors
     /// Says what went wrong: storage failed, and nothing more is acknowledged.
     pub async fn stopped(&mut self) -> Result<(), String> {
-        match (&mut self.driver).await {
+        let Some(driver) = &mut self.driver else {
+            return Ok(());
+        };
+        let result = match driver.await {
             Ok(result) => result,
             Err(e) => Err(format!("the peer's loop ended: {e}")),
-        }
+        };
+        self.driver = None;
+        result
     }
 
     /// Stops the peer: what is under way is finished and durable when this returns.
-    pub async fn stop(self) {
-        let (reply, done) = oneshot::channel();
-        if self.handle.requests.send(Request::Stop(reply)).await.is_ok() {
-            let _ = done.await;
+    pub async fn stop(mut self) {
+        if let Some(driver) = self.driver.take() {
+            let (reply, done) = oneshot::channel();
+            if self.handle.requests.send(Request::Stop(reply)).await.is_ok() {
+                let _ = done.await;
+            }
+            let _ = driver.await;
         }
-        let _ = self.driver.await;
         self.api.abort();
-        let _ = self.api.await;
+        let _ = (&mut self.api).await;
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.api.abort();
+        if let Some(driver) = &self.driver {
+            driver.abort();
+        }
     }
 }
 

@@ -43,6 +43,11 @@ impl ReadState {
         }
     }
 
+    /// The last moment, of a peer that has stopped.
+    pub(crate) fn closed(&self) -> Self {
+        Self { snapshot: Snapshot::closed(), ..self.with_labels(Arc::clone(&self.labels)) }
+    }
+
     /// Whether a write is here (or a later one of its log, which replaced it or came after it).
     pub(crate) fn covers(&self, version: &Version) -> bool {
         self.head(&version.log) >= version.seq

@@ -66,7 +66,7 @@ pub fn init(data_dir: &Path, name: &str, label: &str) -> Result<Founded, InitErr
     let roster = Roster::found(&key, name, label, clock::random())
         .map_err(|_| InitError::Name("name or label"))?;
     disk.set_genesis(roster.genesis_bytes());
-    disk.moved(&dir.fingerprint()?).map_err(DirError::Store)?;
+    disk.set_fingerprint(&dir.fingerprint()?);
     // Its own swarm's first replica lacks nothing.
     disk.apply(vec![Write::CaughtUp]);
     disk.sync().map_err(DirError::Store)?;
@@ -87,6 +87,7 @@ fn vacant(dir: &DataDir) -> Result<Disk, DirError> {
         Some(genesis) => {
             let swarm = Roster::open(&genesis).map(|r| r.genesis().name.clone());
             let swarm = swarm.unwrap_or_else(|_| "unknown".to_owned());
+            dir.note_swarm(&swarm)?;
             Err(DirError::HasSwarm { dir: dir.path().to_owned(), swarm })
         }
     }
@@ -129,9 +130,9 @@ pub async fn join(
     let keep = |(name, bytes): (_, Bytes)| Write::Statement { name, bytes };
     disk.apply(fresh.into_iter().map(keep).collect());
     for addr in &ticket.addrs {
-        disk.remember_address(&ticket.inviter, addr).map_err(DirError::Store)?;
+        disk.remember_address(&ticket.inviter, addr, clock::wall_millis());
     }
-    disk.moved(&dir.fingerprint()?).map_err(DirError::Store)?;
+    disk.set_fingerprint(&dir.fingerprint()?);
     disk.sync().map_err(DirError::Store)?;
     dir.note_swarm(&joined.swarm)?;
     Ok(joined)

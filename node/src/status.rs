@@ -20,11 +20,11 @@ impl Driver {
             device: self.label(&me),
             device_id: me.to_string(),
             role,
-            data_dir: self.identity.data_dir.display().to_string(),
+            data_dir: self.identity.dir.path().display().to_string(),
             pid: std::process::id(),
             uptime_ms: self.clock.uptime_ms(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            caught_up: self.engine.caught_up(),
+            caught_up: self.readers.borrow().caught_up,
             progress: progress.map(|p| Progress {
                 from: self.label(&p.from),
                 received: p.received,

@@ -135,3 +135,101 @@ async fn an_outsider_cannot_write() {
     assert_eq!(handle.status().await.expect("runs").counters.strangers_refused, 1);
     node.stop().await;
 }
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("made");
+    for entry in std::fs::read_dir(from).expect("readable") {
+        let entry = entry.expect("readable");
+        let target = to.join(entry.file_name());
+        if entry.file_type().expect("known").is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).expect("copied");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copied_directory_writes_to_a_new_log_even_if_its_first_start_wrote_nothing() {
+    let (a, b) = (tempfile::tempdir().expect("dir"), tempfile::tempdir().expect("dir"));
+    swarmkv_node::init(a.path(), "home", "a").expect("made");
+    let node = start(a.path(), vec![]).await;
+    node.handle().put(b"key", b"before the copy").await.expect("written");
+    node.stop().await;
+    let clone = b.path().join("clone");
+    copy(a.path(), &clone);
+
+    start(&clone, vec![]).await.stop().await;
+    let node = start(&clone, vec![]).await;
+    node.handle().put(b"key", b"by the copy").await.expect("written");
+    let logs = node.handle().status().await.expect("runs").logs;
+    assert_eq!(logs.len(), 2, "{logs:?}");
+    assert_eq!(node.handle().siblings(b"key").expect("read").len(), 1);
+    node.stop().await;
+
+    let node = start(a.path(), vec![]).await;
+    node.handle().put(b"key", b"by the original").await.expect("written");
+    assert_eq!(node.handle().status().await.expect("runs").logs.len(), 1);
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_never_misses_a_key_that_is_being_overwritten() {
+    let (a, b) = (tempfile::tempdir().expect("dir"), tempfile::tempdir().expect("dir"));
+    swarmkv_node::init(a.path(), "home", "a").expect("made");
+    let node_a = start(a.path(), vec![]).await;
+    admit(&node_a, b.path(), "b").await;
+    let node_b = start(b.path(), vec![]).await;
+    node_b.handle().caught_up(PATIENCE).await.expect("whole");
+    let mut last = node_a.handle().put(b"key", b"0").await.expect("written");
+    arrives(&node_b, &last).await;
+    let reader = node_b.handle();
+    let (stop, mut stopped) = tokio::sync::oneshot::channel::<()>();
+    let reading = tokio::task::spawn_blocking(move || {
+        let mut reads = 0u64;
+        while stopped.try_recv() == Err(tokio::sync::oneshot::error::TryRecvError::Empty) {
+            assert!(reader.get(b"key").expect("read").is_some(), "missing after {reads} reads");
+            reads += 1;
+        }
+        reads
+    });
+    for i in 1..400u32 {
+        let value = i.to_string();
+        last = node_a.handle().put(b"key", value.as_bytes()).await.expect("written");
+    }
+    arrives(&node_b, &last).await;
+    stop.send(()).expect("reading");
+    assert!(reading.await.expect("never missing") > 0);
+    node_a.stop().await;
+    node_b.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dropped_peer_is_gone_and_its_directory_free() {
+    let a = tempfile::tempdir().expect("dir");
+    swarmkv_node::init(a.path(), "home", "a").expect("made");
+    let node = start(a.path(), vec![]).await;
+    let handle = node.handle();
+    handle.put(b"key", b"value").await.expect("written");
+    drop(node);
+    tokio::time::timeout(PATIENCE, async {
+        while handle.status().await.is_some() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .expect("it ends");
+    drop(handle);
+    let node = tokio::time::timeout(PATIENCE, async {
+        loop {
+            if let Ok(node) = Node::start(config(a.path(), vec![])).await {
+                return node;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await
+    .expect("the directory is free");
+    assert_eq!(node.handle().get(b"key").expect("read").as_deref(), Some(&b"value"[..]));
+    node.stop().await;
+}

@@ -553,10 +553,11 @@ impl<S: Store> Engine<S> {
         let ours = self.replica.heads();
         let one = |(device, peer): (&DeviceId, &Peer)| {
             let theirs = |log| peer.heard.get(log).map_or(0, |entry| entry.seq);
-            let behind = ours.iter().map(|(log, seq)| seq.saturating_sub(theirs(log))).sum();
+            let sum = |lags: &mut dyn Iterator<Item = u64>| lags.fold(0, u64::saturating_add);
+            let behind = sum(&mut ours.iter().map(|(log, seq)| seq.saturating_sub(theirs(log))));
             let mine = |log| ours.get(log).copied().unwrap_or(0);
-            let ahead =
-                peer.heard.values().map(|entry| entry.seq.saturating_sub(mine(&entry.log))).sum();
+            let told = peer.heard.values();
+            let ahead = sum(&mut told.map(|entry| entry.seq.saturating_sub(mine(&entry.log))));
             PeerStatus { device: *device, behind, ahead, equal_at: peer.equal_at }
         };
         self.peers.iter().map(one).collect()

@@ -8,6 +8,7 @@ use crate::codec::{self, Bytes, tuple_codec};
 use crate::commit::VerifiedHeader;
 use crate::digest::Entry;
 use crate::id::{Hash, Hash8, LogId};
+use crate::limits::CHORE_SLOTS;
 use crate::op::Slot;
 use crate::slots::Totals;
 use crate::store::{RawSlot, Store, StoreError, Write};
@@ -273,18 +274,31 @@ impl Log {
         Ok(Change { totals, writes })
     }
 
-    /// Works out what giving up `ranges` changes in the staged set.
+    /// Works out what giving up `ranges` changes in the staged set. Stops as soon as fewer than
+    /// `least` slots are left: then the claim is false, and a peer must not make us read a whole log
+    /// for it.
     pub(crate) fn forget(
         &self,
         ranges: &[(u64, u64)],
+        least: u64,
         store: &impl Store,
     ) -> Result<Change, StoreError> {
         let mut totals = self.staged.as_ref().map_or(&self.totals, |s| &s.totals).clone();
         let mut writes = Vec::new();
-        for live in self.live_in(ranges, u64::MAX, store)? {
-            totals.remove(&live);
-            let Slot { log, seq, .. } = live;
-            writes.push(Write::RemoveSlot { key: live.op.key, log, seq });
+        for (from, to) in ranges {
+            let mut after = from - 1;
+            while totals.count() >= least {
+                let step = store.slots_after(&self.id, after, *to, CHORE_SLOTS, usize::MAX)?;
+                let Some(last) = step.last() else { break };
+                after = last.seq;
+                for raw in step {
+                    if self.is_latest(&raw, u64::MAX, store)? {
+                        let live = raw.open()?;
+                        totals.remove(&live);
+                        writes.push(remove(&live.op.key, &raw));
+                    }
+                }
+            }
         }
         Ok(Change { totals, writes })
     }

@@ -101,9 +101,11 @@ impl<S: Store> Replica<S> {
             .filter(|log| log.id.author == me && !log.left)
             .filter_map(|log| Some((log.head.as_ref()?.header().hlc, log.id)))
             .max();
-        match newest {
-            Some((_, id)) if !fresh_epoch => replica.own = id,
-            _ => replica.rotate(),
+        if let Some((_, id)) = newest {
+            replica.own = id;
+        }
+        if fresh_epoch || newest.is_none() {
+            replica.rotate();
         }
         Ok(replica)
     }

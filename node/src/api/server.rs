@@ -18,8 +18,8 @@ use super::wire::{
 use crate::error::{InviteError, ReadError, WriteError};
 use crate::handle::Handle;
 
-/// Largest request: a transaction of 8 MiB, its bytes in base64, and the JSON around them.
-const MAX_BODY: usize = 24 << 20;
+/// Largest request: a transaction of 8 MiB, every byte of it a JSON escape, and what is around it.
+const MAX_BODY: usize = 56 << 20;
 
 /// Serves until the task is aborted.
 pub(crate) async fn serve(mut socket: Listening, handle: Handle) {

@@ -70,8 +70,12 @@ impl Task {
     fn on_established(&mut self, peer: PeerId, id: ConnectionId, endpoint: &ConnectedPoint) {
         let Some(device) = peer::to_device(&peer) else { return };
         let now = Instant::now();
-        let first = !self.is_connected(&device);
         let member = self.swarm.behaviour().gate.is_admitted(id);
+        let before = self.conns.values().filter(|conn| conn.peer == device);
+        // The first at all, or the first that a member's protocols are spoken on.
+        let (known, admitted) =
+            before.fold((false, false), |(_, admitted), conn| (true, admitted || conn.member));
+        let first = !known || (member && !admitted);
         let remote = peer::bare(endpoint.get_remote_address());
         let dialer = endpoint.is_dialer();
         let source = self.note_connection(device, id, &remote, dialer, now);
@@ -80,6 +84,9 @@ impl Task {
         let addr = conn.remote.to_string();
         self.conns.insert(id, conn);
         if first {
+            if known {
+                self.outbox.push(Event::Disconnected { peer: device });
+            }
             info!(peer = %device, %addr, ?source, member, dialer, "connected");
             let peer = device;
             let addr = addr.clone();
@@ -119,6 +126,12 @@ impl Task {
 
     fn on_closed(&mut self, id: ConnectionId) {
         let Some(conn) = self.conns.remove(&id) else { return };
+        let mut left = self.conns.values().filter(|other| other.peer == conn.peer);
+        if conn.member && left.clone().count() > 0 && left.all(|other| !other.member) {
+            // Reported as a member's connection, and what is left is none: it is made anew.
+            let _ = self.swarm.disconnect_peer_id(peer::to_peer_id(&conn.peer));
+            return;
+        }
         if self.is_connected(&conn.peer) {
             return;
         }

@@ -22,6 +22,11 @@ const CACHE_BYTES: usize = 24 << 20;
 
 /// Addresses remembered for one member.
 const ADDRESSES_PER_MEMBER: usize = 8;
+/// An address that worked this recently need not be noted again, in milliseconds.
+const ADDRESS_FRESH_MS: u64 = 3_600_000;
+
+/// Where members were reached, and when that last worked.
+type Addresses = BTreeMap<DeviceId, BTreeMap<String, u64>>;
 
 /// A replica's store. Clones share it.
 #[derive(Clone)]
@@ -31,6 +36,7 @@ struct Inner {
     db: Database,
     path: PathBuf,
     layers: Mutex<Layers>,
+    addresses: Mutex<Addresses>,
 }
 
 /// What is durable, what is being made durable, and what waits for the next commit.
@@ -60,7 +66,22 @@ impl Disk {
             committing: Arc::new(Overlay::default()),
             building: Overlay::default(),
         };
-        Ok(Self(Arc::new(Inner { db, path, layers: Mutex::new(layers) })))
+        let (layers, addresses) = (Mutex::new(layers), Mutex::default());
+        let disk = Self(Arc::new(Inner { db, path, layers, addresses }));
+        disk.load_addresses()?;
+        Ok(disk)
+    }
+
+    fn load_addresses(&self) -> Result<(), StoreError> {
+        let mut known = self.0.addresses.lock().unwrap_or_else(PoisonError::into_inner);
+        self.each(ADDRESSES, |key, at| {
+            if let (Some((device, addr)), Ok(at)) = (key.split_first_chunk::<32>(), at.try_into()) {
+                let addr = String::from_utf8_lossy(addr).into_owned();
+                let theirs = known.entry(DeviceId::new(*device)).or_default();
+                theirs.insert(addr, u64::from_be_bytes(at));
+            }
+            Ok(())
+        })
     }
 
     fn layers(&self) -> MutexGuard<'_, Layers> {
@@ -69,18 +90,27 @@ impl Disk {
     }
 
     /// Takes writes over. The core's reads see them from now on; they are durable after the next
-    /// [`Disk::sync`].
+    /// [`Disk::seal`] and [`Disk::commit`].
     pub(crate) fn apply(&self, writes: Vec<Write>) {
         self.layers().building.apply(writes);
     }
 
-    /// Makes everything taken over so far durable, in one transaction; returns what is durable then.
+    /// Draws the line: what was taken over so far is what the next [`Disk::commit`] makes durable.
+    /// One seal for each commit.
+    pub(crate) fn seal(&self) {
+        let mut layers = self.layers();
+        layers.committing = Arc::new(std::mem::take(&mut layers.building));
+    }
+
+    /// Makes everything taken over so far durable.
     pub(crate) fn sync(&self) -> Result<Snapshot, StoreError> {
-        let layer = {
-            let mut layers = self.layers();
-            layers.committing = Arc::new(std::mem::take(&mut layers.building));
-            Arc::clone(&layers.committing)
-        };
+        self.seal();
+        self.commit()
+    }
+
+    /// Makes what was sealed durable, in one transaction; returns what is durable then.
+    pub(crate) fn commit(&self) -> Result<Snapshot, StoreError> {
+        let layer = Arc::clone(&self.layers().committing);
         let mut write = self.0.db.begin_write().map_err(store_error)?;
         write.set_quick_repair(true);
         commit_layer(&write, &layer)?;
@@ -130,48 +160,45 @@ impl Disk {
         self.layers().building.meta.insert("genesis", genesis.clone());
     }
 
-    /// Whether the store was last opened under another fingerprint; records the present one. Durable
-    /// after the next sync.
+    /// Whether the store was last opened under another fingerprint.
     pub(crate) fn moved(&self, fingerprint: &str) -> Result<bool, StoreError> {
         let before = self.meta("fingerprint")?;
-        let now = Bytes::from(fingerprint.as_bytes());
-        let moved = before.is_some_and(|before| before != now);
-        self.layers().building.meta.insert("fingerprint", now);
-        Ok(moved)
+        Ok(before.is_some_and(|before| before[..] != *fingerprint.as_bytes()))
     }
 
-    /// Remembers where a member was reached, for the next start. Durable with the next sync.
-    pub(crate) fn remember_address(&self, device: &DeviceId, addr: &str) -> Result<(), StoreError> {
-        let known = self.addresses()?;
-        let theirs: Vec<&String> =
-            known.iter().filter(|(d, _)| d == device).map(|(_, addr)| addr).collect();
-        if theirs.iter().any(|known| *known == addr) {
-            return Ok(());
+    /// Records the present fingerprint. Durable after the next sync: together with whatever was done
+    /// because it had changed.
+    pub(crate) fn set_fingerprint(&self, fingerprint: &str) {
+        let now = Bytes::from(fingerprint.as_bytes());
+        self.layers().building.meta.insert("fingerprint", now);
+    }
+
+    /// Remembers that a member was reached at `addr` at Unix millisecond `now`, for the next start;
+    /// says whether there is something to sync. Of many, the ones that last worked are kept.
+    pub(crate) fn remember_address(&self, device: &DeviceId, addr: &str, now: u64) -> bool {
+        let mut known = self.0.addresses.lock().unwrap_or_else(PoisonError::into_inner);
+        let theirs = known.entry(*device).or_default();
+        if theirs.get(addr).is_some_and(|at| now.saturating_sub(*at) < ADDRESS_FRESH_MS) {
+            return false;
         }
+        theirs.insert(addr.to_owned(), now);
         let mut layers = self.layers();
-        if theirs.len() >= ADDRESSES_PER_MEMBER
-            && let Some(first) = theirs.first()
+        let addresses = &mut layers.building.addresses;
+        addresses.insert((*device, addr.to_owned()), Some(now));
+        if theirs.len() > ADDRESSES_PER_MEMBER
+            && let Some(oldest) = theirs.iter().min_by_key(|(_, at)| **at).map(|(a, _)| a.clone())
         {
-            layers.building.addresses.insert((*device, (*first).clone()), false);
+            theirs.remove(&oldest);
+            addresses.insert((*device, oldest), None);
         }
-        layers.building.addresses.insert((*device, addr.to_owned()), true);
-        Ok(())
+        true
     }
 
     /// Remembered addresses.
-    pub(crate) fn addresses(&self) -> Result<Vec<(DeviceId, String)>, StoreError> {
-        let mut all = BTreeMap::new();
-        self.each(ADDRESSES, |key, _| {
-            if let Some((device, addr)) = key.split_first_chunk::<32>() {
-                let addr = String::from_utf8_lossy(addr).into_owned();
-                all.insert((DeviceId::new(*device), addr), true);
-            }
-            Ok(())
-        })?;
-        let layers = self.layers();
-        all.extend(layers.committing.addresses.clone());
-        all.extend(layers.building.addresses.clone());
-        Ok(all.into_iter().filter_map(|(entry, present)| present.then_some(entry)).collect())
+    pub(crate) fn addresses(&self) -> Vec<(DeviceId, String)> {
+        let known = self.0.addresses.lock().unwrap_or_else(PoisonError::into_inner);
+        let pairs = known.iter().flat_map(|(d, addrs)| addrs.keys().map(|a| (*d, a.clone())));
+        pairs.collect()
     }
 
     /// Bytes of the store's file.
@@ -255,10 +282,10 @@ fn commit_layer(write: &WriteTransaction, layer: &Overlay) -> Result<(), StoreEr
     fill(write, STATEMENTS, statements.map(|(name, b)| (*name.as_bytes(), Some(b.to_vec()))))?;
     let tickets = layer.tickets.iter();
     fill(write, TICKETS, tickets.map(|(id, b)| (*id.as_bytes(), b.as_ref().map(|b| b.to_vec()))))?;
-    let addresses = layer.addresses.iter().map(|((device, addr), present)| {
+    let addresses = layer.addresses.iter().map(|((device, addr), at)| {
         let mut key = device.as_bytes().to_vec();
         key.extend_from_slice(addr.as_bytes());
-        (key, present.then(Vec::new))
+        (key, at.map(|at| at.to_be_bytes().to_vec()))
     });
     fill(write, ADDRESSES, addresses)?;
     fill(write, META, layer.meta.iter().map(|(name, b)| (name.as_bytes(), Some(b.to_vec()))))

@@ -17,7 +17,7 @@ pub(super) struct Overlay {
     pub(super) logs: BTreeMap<LogId, Bytes>,
     pub(super) statements: BTreeMap<Hash, Bytes>,
     pub(super) tickets: BTreeMap<Hash8, Option<Bytes>>,
-    pub(super) addresses: BTreeMap<(DeviceId, String), bool>,
+    pub(super) addresses: BTreeMap<(DeviceId, String), Option<u64>>,
     pub(super) meta: BTreeMap<&'static str, Bytes>,
 }
 

@@ -24,7 +24,7 @@ pub(super) const LOGS: Table = TableDefinition::new("logs");
 pub(super) const STATEMENTS: Table = TableDefinition::new("statements");
 /// id → record (canonical CBOR, see the core).
 pub(super) const TICKETS: Table = TableDefinition::new("tickets");
-/// device (32) ‖ multiaddress → nothing.
+/// device (32) ‖ multiaddress → when it last worked, in Unix milliseconds (8).
 pub(super) const ADDRESSES: Table = TableDefinition::new("addresses");
 /// name → value: `format`, `genesis`, `caught-up`, `fingerprint`.
 pub(super) const META: Table = TableDefinition::new("meta");

@@ -24,7 +24,7 @@ impl SyncThread {
         let (done, finished) = mpsc::channel(1);
         let work = move || {
             while todo.recv().is_ok() {
-                let result = disk.sync();
+                let result = disk.commit();
                 let failed = result.is_err();
                 if done.blocking_send(result).is_err() || failed {
                     return;
@@ -38,7 +38,7 @@ impl SyncThread {
         (Self { requests: Some(requests), thread: Some(thread) }, finished)
     }
 
-    /// Asks for a sync of everything taken over so far.
+    /// Asks for a commit of what was sealed.
     pub(crate) fn request(&self) {
         if let Some(requests) = &self.requests {
             let _ = requests.send(());

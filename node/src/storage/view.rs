@@ -11,9 +11,10 @@ use super::schema::{self, HEADERS, KEYS, Place, SLOTS, store_error};
 
 type Table = ReadOnlyTable<&'static [u8], &'static [u8]>;
 
-/// A moment of the store; cheap to clone, lives as long as anyone reads from it.
+/// A moment of the store; cheap to clone, lives as long as anyone reads from it. `None` once the peer
+/// has stopped and let go of its store.
 #[derive(Clone)]
-pub(crate) struct Snapshot(Arc<Tables>);
+pub(crate) struct Snapshot(Option<Arc<Tables>>);
 
 /// Opened once: opening tables costs more than a read from them.
 struct Tables {
@@ -25,11 +26,20 @@ struct Tables {
 impl Snapshot {
     pub(super) fn take(db: &Database) -> Result<Self, StoreError> {
         let read = db.begin_read().map_err(store_error)?;
-        Ok(Self(Arc::new(Tables {
+        Ok(Self(Some(Arc::new(Tables {
             slots: read.open_table(SLOTS).map_err(store_error)?,
             keys: read.open_table(KEYS).map_err(store_error)?,
             headers: read.open_table(HEADERS).map_err(store_error)?,
-        })))
+        }))))
+    }
+
+    /// The snapshot of a store that was let go of.
+    pub(crate) fn closed() -> Self {
+        Self(None)
+    }
+
+    fn tables(&self) -> Result<&Tables, StoreError> {
+        self.0.as_deref().ok_or_else(|| StoreError("the peer has stopped".into()))
     }
 
     /// Every slot on `key`, ascending by log and sequence number.
@@ -38,14 +48,15 @@ impl Snapshot {
     }
 
     pub(super) fn places(&self, key: &[u8]) -> Result<Vec<Place>, StoreError> {
-        match self.0.keys.get(key).map_err(store_error)? {
+        match self.tables()?.keys.get(key).map_err(store_error)? {
             Some(record) => schema::places(record.value()),
             None => Ok(Vec::new()),
         }
     }
 
     pub(super) fn slot(&self, place: Place) -> Result<RawSlot, StoreError> {
-        let bytes = self.0.slots.get(&schema::place_bytes(&place)[..]).map_err(store_error)?;
+        let bytes =
+            self.tables()?.slots.get(&schema::place_bytes(&place)[..]).map_err(store_error)?;
         let (log, seq) = place;
         let missing = || StoreError(format!("slot {log:?}:{seq} is indexed but not there"));
         schema::slot(place, bytes.ok_or_else(missing)?.value())
@@ -60,7 +71,8 @@ impl Snapshot {
     ) -> Result<impl Iterator<Item = Result<RawSlot, StoreError>> + use<>, StoreError> {
         let from = schema::place_bytes(&(*log, after.saturating_add(1)));
         let to = schema::place_bytes(&(*log, upto));
-        let range = self.0.slots.range::<&[u8]>(&from[..]..=&to[..]).map_err(store_error)?;
+        let range =
+            self.tables()?.slots.range::<&[u8]>(&from[..]..=&to[..]).map_err(store_error)?;
         Ok(range.map(|entry| {
             let (key, value) = entry.map_err(store_error)?;
             schema::slot(schema::place(key.value())?, value.value())
@@ -68,7 +80,8 @@ impl Snapshot {
     }
 
     pub(super) fn header(&self, place: Place) -> Result<Option<Bytes>, StoreError> {
-        let bytes = self.0.headers.get(&schema::place_bytes(&place)[..]).map_err(store_error)?;
+        let bytes =
+            self.tables()?.headers.get(&schema::place_bytes(&place)[..]).map_err(store_error)?;
         Ok(bytes.map(|guard| Bytes::from(guard.value())))
     }
 
@@ -80,9 +93,12 @@ impl Snapshot {
     ) -> impl Iterator<Item = Result<(Vec<u8>, Vec<RawSlot>), StoreError>> + use<> {
         let view = self.clone();
         let prefix = prefix.to_vec();
-        let (range, failed) = match self.0.keys.range::<&[u8]>(from..) {
+        let range = self
+            .tables()
+            .and_then(|tables| tables.keys.range::<&[u8]>(from..).map_err(store_error));
+        let (range, failed) = match range {
             Ok(range) => (Some(range), None),
-            Err(e) => (None, Some(Err(store_error(e)))),
+            Err(e) => (None, Some(Err(e))),
         };
         let groups = range.into_iter().flatten().map_while(move |entry| {
             let (key, record) = match entry {

@@ -356,7 +356,7 @@ impl Pull {
         if claim.last_seq <= log.seq() || log.purging() {
             return Ok(());
         }
-        let change = log.forget(&end.gone, &replica.store)?;
+        let change = log.forget(&end.gone, claim.live_count, &replica.store)?;
         if proves(claim, &change.totals) {
             let log = log.clone();
             self.flip(log, header, change.totals, change.writes, &end.gone, replica);
