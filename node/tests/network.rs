@@ -550,18 +550,3 @@ async fn a_driver_that_does_not_read_is_waited_for_but_can_still_command() {
     }
     a_net.send(Command::Shutdown).await;
 }
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "wants a network of its own: unshare -Urn sh -c 'ip link set lo up; ip addr add 10.99.0.1/32 dev lo; ip link set lo multicast on; ip route add 224.0.0.0/4 dev lo; exec …'"]
-async fn members_find_each_other_by_mdns() {
-    let open =
-        |n| NetworkConfig { members: members(&[30, 31]), ..NetworkConfig::new(seed(n), SWARM) };
-    let mut a = Node::start(open(30)).await;
-    let mut b = Node::start(open(31)).await;
-    let start = Instant::now();
-    let (source, dialer) = a.connected(b.id(), true).await;
-    let (back, back_dialer) = b.connected(a.id(), true).await;
-    println!("found after {:?}", start.elapsed());
-    assert!((dialer && source == Source::Mdns) || (back_dialer && back == Source::Mdns));
-    assert_eq!(dialer, a.id() < b.id(), "the smaller id dials");
-}
