@@ -150,7 +150,7 @@ talk goes to up.log in the data directory and the process id is printed.
 Examples:
   swarmkv up
   swarmkv up --detach
-  swarmkv up --listen /ip4/0.0.0.0/tcp/4001 --listen /ip4/0.0.0.0/udp/4001/quic-v1
+  swarmkv up --listen /ip4/0.0.0.0/tcp/4001 /ip4/0.0.0.0/udp/4001/quic-v1
   swarmkv up --peer /ip4/192.0.2.7/tcp/4001";
 
 /// See [`Command::Up`].
@@ -207,9 +207,9 @@ pub struct Invite {
 }
 
 const JOIN_HELP: &str = "\
-White space that a chat program put into the ticket does no harm. Both sides show
-the same two check words. `-` reads the ticket from standard input, which keeps
-it out of the shell's history.
+White space that a chat program put into the ticket does no harm. Both sides
+show the same two check words. `-` reads the ticket from standard input, which
+keeps it out of the shell's history.
 
 Examples:
   swarmkv join swarmkv-aea...
@@ -227,9 +227,9 @@ pub struct Join {
 }
 
 const PUT_HELP: &str = "\
-VALUE, --file or `-` must be given: a missing value is never an empty one. Prints
-nothing, unless asked with --print-version or --json. `--` ends the options, for
-keys that begin with a dash.
+VALUE, --file or `-` must be given: a missing value is never an empty one.
+Prints nothing, unless asked with --print-version or --json. `--` ends the
+options, for keys that begin with a dash.
 
 Examples:
   swarmkv put greeting hello
@@ -269,9 +269,9 @@ pub struct Put {
 }
 
 const GET_HELP: &str = "\
-On a terminal a newline follows the value; elsewhere nothing does. A missing key is
-exit code 3. A device that has not yet caught up with the swarm answers no reads:
-exit code 7 after --timeout.
+On a terminal a newline follows the value; elsewhere nothing does. A missing key
+is exit code 3. A device that has not yet caught up with the swarm answers no
+reads: exit code 7 after --timeout.
 
 --siblings prints a line for each concurrent write, the shown one first:
   STATE<TAB>AUTHOR<TAB>WRITTEN<TAB>VALUE   (STATE: shown, other or deleted)
@@ -302,8 +302,8 @@ pub struct Get {
 }
 
 const DEL_HELP: &str = "\
-Keys that hold no value here are named and left alone; exit code 3 if none of the
-keys did. Prints nothing else.
+Keys that hold no value here are named and left alone; exit code 3 if none of
+the keys did. Prints nothing else.
 
 Examples:
   swarmkv del greeting
@@ -358,11 +358,11 @@ pub struct Ls {
 }
 
 const IMPORT_HELP: &str = "\
-A line is {\"key\": K, \"value\": V}: each text, or {\"base64\": \"...\"}; a V of null
-deletes the key. \"expires_at\" (Unix milliseconds) may follow. Lines take effect in
-their order. A wrong line stops the import: all lines before it are written, no line
-after it. So does Ctrl-C, which says how many lines are written. Importing a file
-again does no harm.
+A line is {\"key\": K, \"value\": V}: each text, or {\"base64\": \"...\"}; a V of
+null deletes the key. \"expires_at\" (Unix milliseconds) may follow. Lines take
+effect in their order. A wrong line stops the import: all lines before it are
+written, no line after it. So does Ctrl-C. Both say what is on disk. Importing a
+file again does no harm.
 
 Examples:
   swarmkv import backup.jsonl

@@ -271,11 +271,19 @@ impl From<clap::Error> for Failure {
             .partition(|line| line.starts_with("tip: "));
         let tips: Vec<&str> = tips.iter().map(|tip| tip.trim_start_matches("tip: ")).collect();
         let hint = match tips.as_slice() {
-            [] => "See: swarmkv --help, swarmkv COMMAND --help".to_owned(),
-            tips => tips.join("; "),
+            [] => format!("See: swarmkv{} --help", command_in(&text)),
+            tips => sentence(tips.join("; ")),
         };
-        Self { kind: Kind::Usage, message: sentence(words.join(" ")), hint: Some(sentence(hint)) }
+        Self { kind: Kind::Usage, message: sentence(words.join(" ")), hint: Some(hint) }
     }
+}
+
+/// The command that clap's usage line names, with a space before it.
+fn command_in(text: &str) -> String {
+    let usage = text.split("Usage: swarmkv ").nth(1).unwrap_or_default();
+    let word = usage.split_whitespace().next().unwrap_or_default();
+    let named = !word.is_empty() && word.chars().all(|c| c.is_ascii_lowercase());
+    if named { format!(" {word}") } else { String::new() }
 }
 
 /// Turns a library's lower-case fragment into a sentence.
@@ -283,7 +291,7 @@ fn sentence(text: String) -> String {
     let mut chars = text.chars();
     let Some(first) = chars.next() else { return text };
     let word_end = text.find(' ').unwrap_or(text.len());
-    let plain = text[..word_end].chars().all(|c| c.is_ascii_lowercase() || c == '\'');
+    let plain = text[..word_end].chars().all(|c| c.is_ascii_lowercase() || "':".contains(c));
     let mut out = if plain { first.to_uppercase().chain(chars).collect() } else { text };
     if !out.ends_with(['.', '!', '?', ')', '"']) {
         out.push('.');

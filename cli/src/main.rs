@@ -13,11 +13,11 @@ mod text;
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser};
 
 use args::Cli;
-use error::Failure;
+use error::{Failure, Kind};
 use output::Output;
 use settings::Settings;
 
@@ -55,9 +55,9 @@ fn refuse_arguments(error: clap::Error) -> ExitCode {
             let _ = error.print();
             ExitCode::SUCCESS
         }
-        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-            let _ = error.print();
-            ExitCode::from(2)
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => {
+            Output::new(false, false).talk(Cli::command().render_help().to_string());
+            ExitCode::from(Kind::Usage.code())
         }
         _ => {
             let json = std::env::args_os().take_while(|arg| arg != "--").any(|arg| arg == "--json");

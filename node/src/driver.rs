@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use swarmkv_protocol::engine::Engine;
-use swarmkv_protocol::id::{DeviceId, LogId, Version};
+use swarmkv_protocol::id::{DeviceId, Hash, LogId, Version};
 use swarmkv_protocol::io::{Change, Verdict as CoreVerdict};
 use swarmkv_protocol::io::{Fault, Input, InviteRefused, Output, SessionId, Token, WriteRefused};
 use swarmkv_protocol::message;
@@ -24,10 +24,14 @@ use crate::error::{InviteError, WriteError};
 use crate::event::NodeEvent;
 use crate::network::{AskError, Command, Event, GossipToken, Network, Source, Transport, Verdict};
 use crate::readers::ReadState;
-use crate::storage::{Disk, SyncDone, SyncThread};
+use crate::storage::{self, Disk, SyncDone, SyncThread};
 
 /// Inputs taken before outputs are carried out and the loop yields.
 const BATCH: usize = 256;
+
+/// Bytes of writes that may wait for a sync. Beyond it nothing more is taken from the network or from
+/// callers until the disk has kept up: what arrives faster than it can be kept must wait elsewhere.
+const UNSYNCED_BYTES: usize = 8 << 20;
 
 /// What callers ask of the loop.
 pub(crate) enum Request {
@@ -52,6 +56,13 @@ pub(crate) struct Identity {
     pub(crate) data_dir: std::path::PathBuf,
 }
 
+/// What the replica had when a sync began.
+struct Heads {
+    heads: Arc<BTreeMap<LogId, u64>>,
+    caught_up: bool,
+    hash: Hash,
+}
+
 pub(crate) struct Driver {
     pub(crate) engine: Engine<Disk>,
     pub(crate) disk: Disk,
@@ -62,17 +73,19 @@ pub(crate) struct Driver {
     pub(crate) strangers_refused: u64,
     network: Network,
     events: broadcast::Sender<NodeEvent>,
-    readers: watch::Sender<Arc<ReadState>>,
+    pub(crate) readers: watch::Sender<Arc<ReadState>>,
     listen_addrs: watch::Sender<Vec<String>>,
     labels: Arc<BTreeMap<DeviceId, String>>,
     sync: SyncThread,
     syncing: bool,
     dirty: bool,
+    /// Bytes handed to storage since the last sync began.
+    unsynced: usize,
     /// Outputs that wait for the sync that is running, and for the one after it.
     in_flight: Vec<Output>,
     waiting: Vec<Output>,
     /// What readers see after the running sync.
-    next_heads: Option<(Arc<BTreeMap<LogId, u64>>, bool)>,
+    next_heads: Option<Heads>,
     answers: mpsc::UnboundedSender<(DeviceId, Result<Vec<u8>, AskError>)>,
     writes: BTreeMap<Token, oneshot::Sender<Result<Vec<Version>, WriteError>>>,
     invites: BTreeMap<Token, oneshot::Sender<Result<(), InviteError>>>,
@@ -129,6 +142,7 @@ impl Driver {
             sync,
             syncing: false,
             dirty: false,
+            unsynced: 0,
             in_flight: Vec::new(),
             waiting: Vec::new(),
             next_heads: None,
@@ -173,14 +187,14 @@ impl Driver {
             tokio::select! {
                 biased;
                 Some(done) = inbox.synced.recv() => self.synced(done)?,
-                Some(event) = inbox.network.recv() => {
+                Some(event) = inbox.network.recv(), if self.unsynced < UNSYNCED_BYTES => {
                     self.network_event(event)?;
                     for _ in 0..BATCH {
                         let Ok(event) = inbox.network.try_recv() else { break };
                         self.network_event(event)?;
                     }
                 }
-                request = inbox.requests.recv() => {
+                request = inbox.requests.recv(), if self.unsynced < UNSYNCED_BYTES => {
                     let Some(request) = request else { return Ok(()) };
                     self.request(request)?;
                     for _ in 0..BATCH {
@@ -360,6 +374,7 @@ impl Driver {
     fn take(&mut self, output: Output) -> Result<(), String> {
         match output {
             Output::Persist(writes) => {
+                self.unsynced += writes.iter().map(storage::size).sum::<usize>();
                 self.disk.apply(writes);
                 self.dirty = true;
             }
@@ -374,9 +389,14 @@ impl Driver {
     fn start_sync(&mut self) {
         if self.dirty && !self.syncing {
             self.dirty = false;
+            self.unsynced = 0;
             self.syncing = true;
             self.in_flight = std::mem::take(&mut self.waiting);
-            self.next_heads = Some((Arc::new(self.engine.heads()), self.engine.caught_up()));
+            self.next_heads = Some(Heads {
+                heads: Arc::new(self.engine.heads()),
+                caught_up: self.engine.caught_up(),
+                hash: self.engine.state_hash(),
+            });
             self.sync.request();
         }
     }
@@ -384,10 +404,16 @@ impl Driver {
     fn synced(&mut self, done: SyncDone) -> Result<(), String> {
         let snapshot = done.map_err(|e| e.to_string())?;
         self.syncing = false;
-        if let Some((heads, caught_up)) = self.next_heads.take() {
+        if let Some(Heads { heads, caught_up, hash }) = self.next_heads.take() {
             let first = caught_up && !self.readers.borrow().caught_up;
             let labels = Arc::clone(&self.labels);
-            self.readers.send_replace(Arc::new(ReadState { snapshot, heads, labels, caught_up }));
+            self.readers.send_replace(Arc::new(ReadState {
+                snapshot,
+                heads,
+                labels,
+                caught_up,
+                hash,
+            }));
             if first {
                 self.tell(NodeEvent::CaughtUp);
             }

@@ -81,7 +81,7 @@ pub enum JoinError {
     #[error("the ticket has expired")]
     Expired,
     /// The ticket admitted another device.
-    #[error("the ticket was already used by \"{label}\" ({device}) {minutes_ago} minutes ago")]
+    #[error("the ticket was already used by \"{label}\" ({device}), {}", ago(*minutes_ago))]
     Used {
         /// That device's label.
         label: String,
@@ -166,4 +166,13 @@ pub enum InviteError {
     /// The peer has stopped.
     #[error("the peer has stopped")]
     Stopped,
+}
+
+fn ago(minutes: u64) -> String {
+    match minutes {
+        0 => "less than a minute ago".to_owned(),
+        1 => "a minute ago".to_owned(),
+        2..120 => format!("{minutes} minutes ago"),
+        _ => format!("{} hours ago", minutes / 60),
+    }
 }

@@ -95,6 +95,29 @@ impl Handle {
         Ok(self.state()?.siblings(key)?)
     }
 
+    /// A key's value and its siblings, of one moment; waits for a first catch-up and for `at_least`,
+    /// `limit` in all.
+    pub(crate) async fn look(
+        &self,
+        key: &[u8],
+        at_least: Option<&Version>,
+        limit: Duration,
+    ) -> Result<(Option<Vec<u8>>, Vec<Sibling>), ReadError> {
+        let mut readers = self.readers.clone();
+        let ready = |state: &Arc<ReadState>| {
+            state.caught_up && at_least.is_none_or(|version| state.covers(version))
+        };
+        let state = match timeout(limit, readers.wait_for(ready)).await {
+            Ok(Ok(state)) => Arc::clone(&state),
+            Ok(Err(_)) => return Err(ReadError::Stopped),
+            Err(_) => {
+                self.state()?;
+                return Err(at_least.map_or(ReadError::CatchingUp, |v| ReadError::NotYet(*v)));
+            }
+        };
+        Ok((state.value(key)?, state.siblings(key)?))
+    }
+
     /// Reads one page of keys, ascending. Each page is one moment of the replica.
     ///
     /// # Errors

@@ -78,6 +78,7 @@ impl Node {
             heads: Arc::new(engine.heads()),
             labels: Arc::new(labels),
             caught_up: engine.caught_up(),
+            hash: engine.state_hash(),
         };
         let (requests, todo) = mpsc::channel(REQUESTS);
         let (events, _) = broadcast::channel(EVENTS);

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use swarmkv_protocol::id::{DeviceId, LogId, Version};
+use swarmkv_protocol::id::{DeviceId, Hash, LogId, Version};
 use swarmkv_protocol::op::Slot;
 use swarmkv_protocol::store::StoreError;
 use swarmkv_protocol::view::{Shown, View};
@@ -27,6 +27,8 @@ pub(crate) struct ReadState {
     pub(crate) heads: Arc<BTreeMap<LogId, u64>>,
     pub(crate) labels: Arc<BTreeMap<DeviceId, String>>,
     pub(crate) caught_up: bool,
+    /// Hash of roster and version digest at that moment.
+    pub(crate) hash: Hash,
 }
 
 impl ReadState {
@@ -37,6 +39,7 @@ impl ReadState {
             heads: Arc::clone(&self.heads),
             labels,
             caught_up: self.caught_up,
+            hash: self.hash,
         }
     }
 

@@ -37,7 +37,7 @@ impl Driver {
             bytes: logs.iter().map(|log| log.bytes).sum(),
             logs: logs.iter().map(|log| self.log_info(log)).collect(),
             disk_bytes: self.disk.bytes(),
-            state: self.engine.state_hash().to_string(),
+            state: self.readers.borrow().hash.to_string(),
             counters: self.counters(),
         }
     }

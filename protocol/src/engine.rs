@@ -1,6 +1,6 @@
 //! The engine: takes inputs, hands out outputs, says when it wants to be called again. It only routes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, btree_map};
 
 use crate::crypto::DeviceKey;
 use crate::digest::Entry;
@@ -185,8 +185,8 @@ impl<S: Store> Engine<S> {
 
     fn stranger(&mut self, now: Now, peer: DeviceId) {
         self.introduced.retain(|_, until| *until > now.mono);
-        if !self.introduced.contains_key(&peer) {
-            self.introduced.insert(peer, now.mono + INTRODUCE_EVERY_MS);
+        if let btree_map::Entry::Vacant(place) = self.introduced.entry(peer) {
+            place.insert(now.mono + INTRODUCE_EVERY_MS);
             self.replica.introduce(peer);
         }
     }
@@ -282,10 +282,12 @@ impl<S: Store> Engine<S> {
                 Ok(())
             }
             Ok(Gossip::Statement(statement)) => {
-                let fresh = self.replica.take_statements(&[statement], false);
-                let verdict = if fresh > 0 { Verdict::Accept } else { Verdict::Ignore };
-                self.replica.out.push_back(Output::Verdict(token, verdict));
-                Ok(())
+                let result = self.replica.take_statement(token, from, statement);
+                if matches!(&result, Err(Fault::Peer { damning: false, .. })) {
+                    // What comes before it is missing here.
+                    self.wanted.insert(from);
+                }
+                result
             }
             Err((reason, damning)) => {
                 let verdict = if damning { Verdict::Reject } else { Verdict::Ignore };

@@ -19,6 +19,7 @@ mod gossip;
 pub mod id;
 pub mod io;
 pub mod limits;
+mod local;
 mod log;
 pub mod memory;
 pub mod message;

@@ -48,6 +48,8 @@ pub const CHORE_SLOTS: usize = 1024;
 pub const MAX_LOGS: usize = 8192;
 /// Statements in a roster.
 pub const MAX_STATEMENTS: usize = 4096;
+/// Bytes of statements in one repair frame; the rest follow in the next session.
+pub const MAX_STATEMENT_BYTES: usize = 512 * 1024;
 /// Largest statement or genesis.
 pub const MAX_STATEMENT: usize = 4096;
 /// Ranges of retired sequence numbers in one header.
@@ -86,7 +88,8 @@ pub const INTRODUCE_EVERY_MS: u64 = 5_000;
 
 const _: () = assert!(MAX_OP + 4096 <= MAX_FRAME);
 const _: () = assert!(MAX_LOGS * 80 <= MAX_FRAME);
-const _: () = assert!(MAX_STATEMENTS * 12 <= MAX_FRAME);
+const _: () = assert!(MAX_STATEMENTS * 12 + MAX_STATEMENT_BYTES <= MAX_FRAME);
+const _: () = assert!(MAX_LOGS * 80 + MAX_STATEMENT_BYTES <= MAX_FRAME);
 const _: () = assert!(GROUP_BYTES + MAX_HEADER / 2 < MAX_GOSSIP);
 const _: () = assert!(MAX_GOSSIP_VALUE < GROUP_BYTES);
 const _: () = assert!(GROUP_OPS <= MAX_TX_OPS && GROUP_BYTES <= MAX_TX_BYTES);

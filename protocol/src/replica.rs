@@ -9,22 +9,16 @@ use crate::crypto::DeviceKey;
 use crate::digest::{self, Entry};
 use crate::gossip::Held;
 use crate::id::{DeviceId, Hash, LogId, Version};
-use crate::io::{
-    Change, Condition, Counters, Fault, LogStatus, Output, Token, Verdict, WriteRefused,
-};
-use crate::limits::{
-    GROUP_BYTES, GROUP_OPS, MAX_GOSSIP, MAX_GOSSIP_VALUE, MAX_LOGS, MAX_QUEUED_WRITES,
-    MAX_TX_BYTES, MAX_TX_OPS, VERSION,
-};
+use crate::io::{Change, Counters, Fault, LogStatus, Output, Token, Verdict};
+use crate::limits::MAX_LOGS;
 use crate::log::{Gone, Log};
 use crate::message::{self, Gossip};
-use crate::op::{Body, Op, Slot};
 use crate::random::Random;
-use crate::roster::{Role, Roster};
+use crate::roster::{BadStatement, Roster};
 use crate::store::{Recovered, Store, StoreError, Write};
 use crate::ticket::TicketRecord;
 use crate::time::{HybridClock, Now};
-use crate::view::{Shown, View};
+use crate::view::View;
 
 /// What became of a commit or header from elsewhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,17 +40,17 @@ pub(crate) struct Replica<S> {
     pub(crate) out: VecDeque<Output>,
     pub(crate) caught_up: bool,
     pub(crate) counters: Counters,
-    own: LogId,
-    closes: Option<Version>,
-    clock: HybridClock,
-    held: Held,
+    pub(crate) own: LogId,
+    pub(crate) closes: Option<Version>,
+    pub(crate) clock: HybridClock,
+    pub(crate) held: Held,
     /// Logs that moved and may have held commits to go on with.
     moved: BTreeSet<LogId>,
     /// Slots were handed to storage in this call: reads do not see them before the next.
     unread: bool,
     /// Peers that made us leave a log by a claim they did not prove: once each.
-    alarmed: BTreeSet<DeviceId>,
-    queue: VecDeque<(Token, Vec<Change>)>,
+    pub(crate) alarmed: BTreeSet<DeviceId>,
+    pub(crate) queue: VecDeque<(Token, Vec<Change>)>,
 }
 
 impl<S: Store> Replica<S> {
@@ -115,7 +109,7 @@ impl<S: Store> Replica<S> {
     }
 
     /// Leaves the own log for good and goes on in a new one.
-    fn rotate(&mut self) {
+    pub(crate) fn rotate(&mut self) {
         let mut left = Vec::new();
         if let Some(log) = self.logs.get_mut(&self.own) {
             log.left = true;
@@ -190,189 +184,9 @@ impl<S: Store> Replica<S> {
         }
     }
 
-    fn view(&self, key: &[u8]) -> Result<View, StoreError> {
+    pub(crate) fn view(&self, key: &[u8]) -> Result<View, StoreError> {
         let head = |log: &LogId| self.logs.get(log).map_or(0, Log::seq);
         View::merge(&self.store.slots(key)?, head)
-    }
-
-    // ---- local writes -------------------------------------------------------------------------
-
-    pub(crate) fn enqueue(&mut self, token: Token, changes: Vec<Change>) {
-        let refusal = if self.queue.len() >= MAX_QUEUED_WRITES {
-            Some(WriteRefused::Busy)
-        } else {
-            self.refusal(&changes)
-        };
-        match refusal {
-            Some(refusal) => self.out.push_back(Output::WriteRefused(token, refusal)),
-            None => self.queue.push_back((token, changes)),
-        }
-    }
-
-    fn refusal(&self, changes: &[Change]) -> Option<WriteRefused> {
-        let Some(member) = self.roster.member(&self.me) else {
-            return Some(WriteRefused::NotAllowed("it is no member"));
-        };
-        if member.role < Role::Writer {
-            return Some(WriteRefused::NotAllowed("it is a reader"));
-        }
-        let Some(right) = self.roster.right(&member.grant) else {
-            return Some(WriteRefused::NotAllowed("it has no grant"));
-        };
-        if changes.is_empty() || changes.len() > MAX_TX_OPS {
-            let n = changes.len();
-            let text = format!("a transaction of {n} operations (1 to {MAX_TX_OPS} are allowed)");
-            return Some(WriteRefused::Invalid(text));
-        }
-        let mut bytes = 0;
-        for change in changes {
-            if !change.key.starts_with(&right.prefix) {
-                return Some(WriteRefused::NotAllowed("the key lies outside its prefix"));
-            }
-            let op = Op {
-                key: change.key.clone(),
-                body: change.body.clone(),
-                ctx: Vec::new(),
-                expires_at: change.expires_at,
-            };
-            if let Err(bad) = op.check(&self.own) {
-                return Some(WriteRefused::Invalid(bad.to_string()));
-            }
-            bytes += size_hint(change);
-        }
-        if bytes > MAX_TX_BYTES {
-            let text = format!("a transaction of {bytes} bytes (at most {MAX_TX_BYTES})");
-            return Some(WriteRefused::Invalid(text));
-        }
-        None
-    }
-
-    /// Whether local writes wait for [`Self::commit`].
-    pub(crate) fn has_queued(&self) -> bool {
-        !self.queue.is_empty()
-    }
-
-    /// Signs one group of queued writes as one commit.
-    pub(crate) fn commit(&mut self, now: Now) -> Result<(), Fault> {
-        self.settle_epoch(now);
-        let own = self.logs.get(&self.own).cloned().unwrap_or_else(|| Log::new(self.own));
-        let hlc =
-            self.clock.tick(now, own.head.as_ref().map(|h| h.header().hlc).unwrap_or_default());
-        let mut group = Group::default();
-        while let Some((token, changes)) = self.queue.front() {
-            let bytes: usize = changes.iter().map(size_hint).sum();
-            if !group.fits(changes.len(), bytes) {
-                break;
-            }
-            let token = *token;
-            let changes = self.queue.pop_front().map(|(_, changes)| changes).unwrap_or_default();
-            // Rights may have changed while it waited.
-            if let Some(refused) = self.refusal(&changes) {
-                self.out.push_back(Output::WriteRefused(token, refused));
-                continue;
-            }
-            match self.plan(&group, &own, hlc, changes, now)? {
-                Ok(slots) => group.take(token, bytes, slots),
-                Err(refused) => self.out.push_back(Output::WriteRefused(token, refused)),
-            }
-        }
-        if group.slots.is_empty() {
-            return Ok(());
-        }
-        let change = own.advance(&group.slots, &[], &self.store)?;
-        let grant = self.roster.member(&self.me).map(|m| m.grant).unwrap_or_default();
-        let right = self.roster.right(&grant).and_then(|right| right.max_bytes);
-        if right.is_some_and(|max| change.totals.bytes() > max) {
-            let refused = WriteRefused::NotAllowed("its quota is used up");
-            for (token, _) in group.tokens {
-                self.out.push_back(Output::WriteRefused(token, refused.clone()));
-            }
-            return Ok(());
-        }
-        let header = Header {
-            version: VERSION,
-            swarm: self.roster.swarm(),
-            grant,
-            log: own.id,
-            last_seq: own.seq() + group.slots.len() as u64,
-            count: u32::try_from(group.slots.len()).unwrap_or(u32::MAX),
-            hlc,
-            prev: own.head_hash(),
-            ops_hash: Hash::default(),
-            live_root: change.totals.root(),
-            live_count: change.totals.count(),
-            live_bytes: change.totals.bytes(),
-            retired: Vec::new(),
-            expired_upto: None,
-            closes: if own.head.is_none() { self.closes } else { None },
-        };
-        let commit = commit::sign(&self.key, header, group.slots);
-        self.counters.commits_signed += 1;
-        self.settle(own, &commit, change);
-        self.out.push_back(Output::Publish(announce(&commit)));
-        for (token, versions) in group.tokens {
-            self.out.push_back(Output::Written(token, versions));
-        }
-        Ok(())
-    }
-
-    /// Opens a new epoch when the own log cannot safely go on.
-    fn settle_epoch(&mut self, now: Now) {
-        let Some(log) = self.logs.get(&self.own) else {
-            return;
-        };
-        let last = log.head.as_ref().map(|h| h.header().hlc).unwrap_or_default();
-        let runaway = HybridClock::runs_away(last, now);
-        if runaway || log.unsettled() || log.forked || log.frozen.is_some() {
-            self.rotate();
-            self.clock.reset_lead(now);
-        }
-    }
-
-    /// A peer shows an own head that this replica does not have: the data directory is a copy, or an
-    /// old one. What was written there stays a log like any other's; writing goes on in a new epoch.
-    pub(crate) fn own_head_elsewhere(&mut self) {
-        self.rotate();
-    }
-
-    /// As [`Self::own_head_elsewhere`], but the peer has only said so. Better an epoch too many than a
-    /// fork; but no peer can make us open one after the other.
-    pub(crate) fn own_head_claimed(&mut self, peer: DeviceId) {
-        if self.alarmed.insert(peer) {
-            self.rotate();
-        }
-    }
-
-    fn plan(
-        &self,
-        group: &Group,
-        own: &Log,
-        hlc: crate::time::Hlc,
-        changes: Vec<Change>,
-        now: Now,
-    ) -> Result<Result<Vec<(Slot, Bytes)>, WriteRefused>, StoreError> {
-        let mut slots: Vec<(Slot, Bytes)> = Vec::with_capacity(changes.len());
-        for change in changes {
-            let view = self.view(&change.key)?;
-            if let Some(condition) = &change.condition {
-                let mine = group.slots.iter().chain(&slots).rev();
-                let pending = mine.map(|(slot, _)| slot).find(|slot| slot.op.key == change.key);
-                if !holds(condition, &view, pending, now.wall) {
-                    let there = view.siblings().map(|seen| seen.version).collect();
-                    return Ok(Err(WriteRefused::Condition(there)));
-                }
-            }
-            let op = Op {
-                ctx: view.context(&own.id),
-                key: change.key,
-                body: change.body,
-                expires_at: change.expires_at,
-            };
-            let bytes = Bytes(codec::encode(&op));
-            let seq = own.seq() + (group.slots.len() + slots.len()) as u64 + 1;
-            slots.push((Slot { log: own.id, seq, hlc, op, size: bytes.len() }, bytes));
-        }
-        Ok(Ok(slots))
     }
 
     // ---- commits of others --------------------------------------------------------------------
@@ -435,13 +249,17 @@ impl<S: Store> Replica<S> {
             Err(bad) if bad.damning() => (Verdict::Reject, Err(Fault::peer(from, bad, true))),
             Err(bad) => (Verdict::Ignore, Err(Fault::peer(from, bad, false))),
         };
+        self.count(verdict);
+        self.out.push_back(Output::Verdict(token, verdict));
+        result
+    }
+
+    fn count(&mut self, verdict: Verdict) {
         match verdict {
             Verdict::Accept => {}
             Verdict::Reject => self.counters.rejected += 1,
             Verdict::Ignore => self.counters.ignored += 1,
         }
-        self.out.push_back(Output::Verdict(token, verdict));
-        result
     }
 
     fn place(&mut self, commit: VerifiedCommit) -> Result<Taken, Fault> {
@@ -501,7 +319,12 @@ impl<S: Store> Replica<S> {
     }
 
     /// Moves a log's head over a commit whose root is right (or was just computed).
-    fn settle(&mut self, mut log: Log, commit: &VerifiedCommit, change: crate::log::Change) {
+    pub(crate) fn settle(
+        &mut self,
+        mut log: Log,
+        commit: &VerifiedCommit,
+        change: crate::log::Change,
+    ) {
         let header = commit.header().header().clone();
         log.totals = change.totals;
         log.frozen = None;
@@ -546,8 +369,34 @@ impl<S: Store> Replica<S> {
 
     /// Takes statements in; whatever is new is made durable and, on request, gossiped.
     pub(crate) fn take_statements(&mut self, batch: &[Bytes], spread: bool) -> usize {
+        self.insert_statements(batch, spread).0
+    }
+
+    /// Takes a gossiped statement in, with its verdict.
+    pub(crate) fn take_statement(
+        &mut self,
+        token: Token,
+        from: DeviceId,
+        statement: Bytes,
+    ) -> Result<(), Fault> {
+        let (fresh, refused) = self.insert_statements(&[statement], false);
+        let bad = refused.into_iter().next();
+        let verdict = match &bad {
+            Some(bad) if bad.damning() => Verdict::Reject,
+            None if fresh > 0 => Verdict::Accept,
+            _ => Verdict::Ignore,
+        };
+        self.count(verdict);
+        self.out.push_back(Output::Verdict(token, verdict));
+        match bad {
+            Some(bad) => Err(Fault::peer(from, &bad, bad.damning())),
+            None => Ok(()),
+        }
+    }
+
+    fn insert_statements(&mut self, batch: &[Bytes], spread: bool) -> (usize, Vec<BadStatement>) {
         let before: BTreeSet<DeviceId> = self.roster.members().map(|m| m.device).collect();
-        let (fresh, _) = self.roster.insert(batch);
+        let (fresh, refused) = self.roster.insert(batch);
         let count = fresh.len();
         let writes = fresh
             .iter()
@@ -562,7 +411,7 @@ impl<S: Store> Replica<S> {
         if count > 0 && self.roster.members().any(|m| !before.contains(&m.device)) {
             self.out.push_back(Output::MembersChanged);
         }
-        count
+        (count, refused)
     }
 }
 
@@ -571,65 +420,6 @@ pub(crate) fn proves(header: &Header, totals: &crate::slots::Totals) -> bool {
     header.live_count == totals.count()
         && header.live_bytes == totals.bytes()
         && header.live_root == totals.root()
-}
-
-fn size_hint(change: &Change) -> usize {
-    let body = match &change.body {
-        Body::Put(value) => value.len(),
-        Body::Delete | Body::Counter(_) => 0,
-    };
-    change.key.len() + body + 32
-}
-
-fn holds(condition: &Condition, view: &View, pending: Option<&Slot>, wall: u64) -> bool {
-    match (condition, pending) {
-        (Condition::Absent, Some(slot)) => slot.op.body == Body::Delete,
-        (Condition::Absent, None) => view.shown(wall) == Shown::Absent,
-        (Condition::Siblings(_), Some(_)) => false,
-        (Condition::Siblings(wanted), None) => {
-            let mut there: Vec<Version> = view.siblings().map(|seen| seen.version).collect();
-            let mut wanted = wanted.clone();
-            there.sort_unstable();
-            wanted.sort_unstable();
-            there == wanted
-        }
-    }
-}
-
-/// A commit small enough travels whole; of a larger one only the header does.
-fn announce(commit: &VerifiedCommit) -> Vec<u8> {
-    let small_values = commit.slots().iter().all(|(slot, _)| match &slot.op.body {
-        Body::Put(value) => value.len() <= MAX_GOSSIP_VALUE,
-        Body::Delete | Body::Counter(_) => true,
-    });
-    if small_values && commit.ops_bytes() <= GROUP_BYTES + GROUP_BYTES / 8 {
-        let whole = message::encode(&Gossip::Commit(Bytes(commit.encode())));
-        if whole.len() <= MAX_GOSSIP {
-            return whole;
-        }
-    }
-    message::encode(&Gossip::Announce(commit.header().bytes().clone()))
-}
-
-/// Local writes on their way into one commit.
-#[derive(Default)]
-struct Group {
-    slots: Vec<(Slot, Bytes)>,
-    tokens: Vec<(Token, Vec<Version>)>,
-    bytes: usize,
-}
-
-impl Group {
-    fn fits(&self, ops: usize, bytes: usize) -> bool {
-        self.slots.is_empty()
-            || (self.slots.len() + ops <= GROUP_OPS && self.bytes + bytes <= GROUP_BYTES)
-    }
-
-    fn take(&mut self, token: Token, bytes: usize, slots: Vec<(Slot, Bytes)>) {
-        self.bytes += bytes;
-        self.tokens.push((token, slots.iter().map(|(slot, _)| slot.version()).collect()));
-        self.slots.extend(slots);
-    }
 }
 
 impl Log {

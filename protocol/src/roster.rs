@@ -10,7 +10,9 @@ use serde::{Deserialize, Serialize};
 use crate::codec::{self, Bytes, CodecError, tuple_codec};
 use crate::crypto::{self, DeviceKey, Domain, PublicKey, Sig};
 use crate::id::{DeviceId, Hash, Hash8, SwarmId};
-use crate::limits::{MAX_KEY, MAX_LABEL, MAX_STATEMENT, MAX_STATEMENTS, VERSION};
+use crate::limits::{
+    MAX_KEY, MAX_LABEL, MAX_STATEMENT, MAX_STATEMENT_BYTES, MAX_STATEMENTS, VERSION,
+};
 
 /// What a member may do, in rising order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -132,6 +134,14 @@ pub enum BadStatement {
     Full,
 }
 
+impl BadStatement {
+    /// Whether every honest node would refuse this, whatever its state.
+    #[must_use]
+    pub fn damning(&self) -> bool {
+        matches!(self, Self::Codec(_) | Self::Swarm | Self::Signature | Self::Form(_))
+    }
+}
+
 fn check_label(label: &str) -> Result<(), BadStatement> {
     let fits = !label.is_empty() && label.len() <= MAX_LABEL;
     if fits && !label.chars().any(char::is_control) {
@@ -146,6 +156,12 @@ fn open(bytes: &[u8]) -> Result<Sealed, BadStatement> {
         return Err(BadStatement::Form("size"));
     }
     Ok(codec::decode(bytes)?)
+}
+
+/// The place in its chain that a statement claims; 0 for what is no statement.
+fn number(bytes: &[u8]) -> u64 {
+    let statement = open(bytes).and_then(|sealed| Ok(codec::decode::<Statement>(&sealed.body)?));
+    statement.map_or(0, |statement| statement.number)
 }
 
 /// A member as the roster sees it.
@@ -328,14 +344,26 @@ impl Roster {
         self.statements.keys().map(Hash::short8).collect()
     }
 
-    /// The statements whose short names are not among `known` (ascending).
+    /// The statements whose short names are not among `known` (ascending): as many as one frame takes,
+    /// each after those it rests on, so that what is cut off can follow in the next session.
     #[must_use]
     pub fn beyond(&self, known: &[Hash8]) -> Vec<Bytes> {
-        self.statements
-            .iter()
-            .filter(|(name, _)| known.binary_search(&name.short8()).is_err())
-            .map(|(_, held)| held.bytes.clone())
-            .collect()
+        let unknown = |name: &Hash| known.binary_search(&name.short8()).is_err();
+        let mut missing: Vec<&Held> =
+            self.statements.iter().filter(|(name, _)| unknown(name)).map(|(_, h)| h).collect();
+        // Only the owner admits admins, and nobody else admits issuers: two ranks of issuers.
+        missing.sort_by_key(|held| {
+            let Statement { issuer, number, .. } = held.statement;
+            (issuer != self.genesis.owner, number)
+        });
+        let mut room = MAX_STATEMENT_BYTES;
+        let fits = |held: &&Held| {
+            let size = held.bytes.len() + 8;
+            let fits = size <= room;
+            room = room.saturating_sub(size);
+            fits
+        };
+        missing.into_iter().take_while(fits).map(|held| held.bytes.clone()).collect()
     }
 
     /// The statements that admit `device`: its own grant's chain and its issuer's, up to the genesis.
@@ -362,7 +390,9 @@ impl Roster {
     /// The second list says why others were not taken.
     pub fn insert(&mut self, batch: &[Bytes]) -> (Vec<(Hash, Bytes)>, Vec<BadStatement>) {
         let mut fresh = Vec::new();
+        // Chains in their order: few rounds, however the batch was shuffled.
         let mut waiting: Vec<&Bytes> = batch.iter().collect();
+        waiting.sort_by_cached_key(|bytes| number(bytes));
         loop {
             let before = waiting.len();
             let mut refused = Vec::new();
@@ -425,11 +455,12 @@ impl Roster {
         if statement.swarm != self.swarm {
             return Err(BadStatement::Swarm);
         }
+        // The costly check comes last: what is tried again in another round fails before it.
+        self.check(&statement)?;
         let issuer = self.members.get(&statement.issuer).ok_or(BadStatement::Unknown)?;
         if !issuer.key.verifies(Domain::Statement, &sealed.body, &sealed.sig) {
             return Err(BadStatement::Signature);
         }
-        self.check(&statement)?;
         let StatementBody::Grant(grant) = statement.body.clone();
         self.admit(name, statement.issuer, grant)?;
         let bytes = bytes.clone();

@@ -49,7 +49,8 @@ fn a_mistake_is_told_as_json_when_asked() {
 fn without_a_swarm() {
     let device = Device::new();
     let mut seen = String::new();
-    for command in [["get", "k"].as_slice(), &["up"], &["up", "--detach"], &["get", "k", "--json"]] {
+    for command in [["get", "k"].as_slice(), &["up"], &["up", "--detach"], &["get", "k", "--json"]]
+    {
         let ran = device.run(command);
         seen.push_str(&format!("$ swarmkv {}\n{}\n", command.join(" "), ran.shown(device.dir())));
     }

@@ -14,7 +14,10 @@ fn all_pages_are_listed_in_order() {
     let device = Device::founded();
     let ran = device.feed(["import", "--json"], lines(0..3000).as_bytes()).quietly();
     let object = ran.json();
-    assert_eq!((&object["lines"], &object["puts"], &object["deletes"]), (&3000.into(), &3000.into(), &0.into()));
+    assert_eq!(
+        (&object["lines"], &object["puts"], &object["deletes"]),
+        (&3000.into(), &3000.into(), &0.into())
+    );
 
     let listed = device.run(["ls", "--keys-only"]).quietly();
     let wanted: String = (0..3000).map(|i| format!("k{i:05}\n")).collect();

@@ -28,9 +28,18 @@ fn json_has_the_shapes_that_scripts_rely_on() {
     assert_eq!(meta["version"], put["version"]);
 
     let long = device.run(["ls", "--long", "--json"]).quietly().json();
-    assert_eq!(keys(&long), ["author", "key", "siblings", "size", "value", "version", "written_at"]);
-    assert_eq!(device.run(["ls", "--json"]).quietly().text(), "{\"key\":\"greeting\",\"value\":\"hello\"}\n");
-    assert_eq!(device.run(["ls", "--keys-only", "--json"]).quietly().text(), "{\"key\":\"greeting\"}\n");
+    assert_eq!(
+        keys(&long),
+        ["author", "key", "siblings", "size", "value", "version", "written_at"]
+    );
+    assert_eq!(
+        device.run(["ls", "--json"]).quietly().text(),
+        "{\"key\":\"greeting\",\"value\":\"hello\"}\n"
+    );
+    assert_eq!(
+        device.run(["ls", "--keys-only", "--json"]).quietly().text(),
+        "{\"key\":\"greeting\"}\n"
+    );
 
     let invite = device.run(["invite", "--role", "reader", "--json"]).quietly().json();
     assert_eq!(keys(&invite), ["addrs", "expires_at", "role", "ticket"]);
@@ -41,7 +50,10 @@ fn json_has_the_shapes_that_scripts_rely_on() {
     assert_eq!(device.run(["peers", "--json"]).quietly().text(), "", "no other member, no line");
 
     let del = device.run(["del", "greeting", "nope", "--json"]).quietly().json();
-    assert_eq!((&del["deleted"][0]["key"], &del["missing"][0]), (&"greeting".into(), &"nope".into()));
+    assert_eq!(
+        (&del["deleted"][0]["key"], &del["missing"][0]),
+        (&"greeting".into(), &"nope".into())
+    );
 }
 
 #[test]

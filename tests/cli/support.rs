@@ -137,8 +137,7 @@ impl Device {
 
     /// Runs it to its end with something on standard input.
     pub fn feed<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>, input: &[u8]) -> Ran {
-        let mut child =
-            self.command(args).stdin(Stdio::piped()).spawn().expect("the binary runs");
+        let mut child = self.command(args).stdin(Stdio::piped()).spawn().expect("the binary runs");
         let mut stdin = child.stdin.take().expect("standard input is piped");
         let input = input.to_vec();
         let feeder = std::thread::spawn(move || {

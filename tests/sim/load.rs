@@ -44,8 +44,7 @@ impl World {
             _ => Body::Put(self.value(ops)),
         };
         let wall = self.nodes[n].now(self.time).wall;
-        let expires_at =
-            self.rng.percent(8).then(|| wall.saturating_add(self.rng.below(60_000)));
+        let expires_at = self.rng.percent(8).then(|| wall.saturating_add(self.rng.below(60_000)));
         let condition = self.rng.percent(8).then(|| {
             if self.rng.percent(50) { Condition::Absent } else { Condition::Siblings(Vec::new()) }
         });
@@ -93,8 +92,13 @@ impl World {
         let (token, secret) = (self.token(), self.rng.bytes());
         self.invites.insert(token, (n, secret));
         let expires_at = self.nodes[0].now(self.time).wall + 60_000;
-        let invite =
-            Invite { role: Role::Writer, prefix: Bytes::default(), max_bytes: None, expires_at, uses: 1 };
+        let invite = Invite {
+            role: Role::Writer,
+            prefix: Bytes::default(),
+            max_bytes: None,
+            expires_at,
+            uses: 1,
+        };
         self.input(0, Input::Invite { token, secret, invite })
     }
 

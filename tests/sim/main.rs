@@ -97,7 +97,7 @@ fn seeds() -> Vec<u64> {
     if let Some(seed) = number("SWARMKV_SIM_SEED") {
         return vec![seed];
     }
-    let count = number("SWARMKV_SIM_SEEDS").unwrap_or(60);
+    let count = number("SWARMKV_SIM_SEEDS").unwrap_or(30);
     let since = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
     let fresh = (0..4).map(|i| since * 1_000 + i);
     (1..=count).chain(fresh).collect()
@@ -136,7 +136,13 @@ fn every_invariant_holds_on_every_seed() {
         slowest.0,
         slowest.1
     );
-    assert!(failures.is_empty(), "{} of {} seeds failed:\n{}", failures.len(), seeds.len(), failures[0]);
+    assert!(
+        failures.is_empty(),
+        "{} of {} seeds failed:\n{}",
+        failures.len(),
+        seeds.len(),
+        failures[0]
+    );
 }
 
 #[test]

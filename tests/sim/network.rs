@@ -142,7 +142,8 @@ impl World {
                 continue;
             }
             let mutate = !self.honest(n) || (self.plan.plant == Plant::MutateHonest && n == 0);
-            let bytes = if mutate { crate::rogue::gossip(self, n, bytes) } else { Rc::clone(bytes) };
+            let bytes =
+                if mutate { crate::rogue::gossip(self, n, bytes) } else { Rc::clone(bytes) };
             self.post(n, peer, bytes);
         }
     }
@@ -162,7 +163,12 @@ impl World {
         }
     }
 
-    pub fn gossip_arrives(&mut self, to: usize, from: usize, bytes: Rc<[u8]>) -> Result<(), String> {
+    pub fn gossip_arrives(
+        &mut self,
+        to: usize,
+        from: usize,
+        bytes: Rc<[u8]>,
+    ) -> Result<(), String> {
         if self.nodes[to].engine.is_none() {
             return Ok(());
         }
@@ -266,9 +272,7 @@ impl World {
 
     pub fn frame_arrives(&mut self, s: usize, end: usize, bytes: Vec<u8>) -> Result<(), String> {
         match self.live(s, end) {
-            Some((n, id)) if !self.sessions[s].cut => {
-                self.input(n, Input::SessionFrame(id, bytes))
-            }
+            Some((n, id)) if !self.sessions[s].cut => self.input(n, Input::SessionFrame(id, bytes)),
             _ => Ok(()),
         }
     }

@@ -57,7 +57,8 @@ pub struct Plan {
 impl Plan {
     pub fn from_seed(seed: u64) -> Self {
         let mut rng = Rng::new(seed);
-        let nodes = if rng.percent(60) { 5 } else { usize::try_from(rng.range(2, 9)).expect("small") };
+        let nodes =
+            if rng.percent(60) { 5 } else { usize::try_from(rng.range(2, 9)).expect("small") };
         let calm = rng.percent(10);
         let rogue = (nodes > 3 && rng.percent(35)).then(|| nodes - 1);
         Self {

@@ -146,7 +146,8 @@ fn twist(rng: &mut Rng, repair: &mut Repair) {
             }
             if rng.percent(10) {
                 let log = |epoch| LogId { epoch, ..LogId::from_bytes(&[0xee; LogId::LEN]) };
-                let entry = |epoch| Entry { log: log(epoch), seq: 9, head: Hash8::default(), staged: 0 };
+                let entry =
+                    |epoch| Entry { log: log(epoch), seq: 9, head: Hash8::default(), staged: 0 };
                 digest.entries = (0..9_000).map(entry).collect();
             }
         }
@@ -154,7 +155,10 @@ fn twist(rng: &mut Rng, repair: &mut Repair) {
             if rng.percent(50) {
                 plan.logs.clear();
             } else {
-                *plan = Plan { whole: plan.whole, logs: vec![plan.logs.first().copied(); 3].into_iter().flatten().collect() };
+                *plan = Plan {
+                    whole: plan.whole,
+                    logs: vec![plan.logs.first().copied(); 3].into_iter().flatten().collect(),
+                };
             }
         }
         Repair::Hello(hash) | Repair::Differs(hash) => *hash = Hash::new(rng.bytes()),
@@ -179,7 +183,8 @@ fn lie(rng: &mut Rng, entry: &mut Entry) {
 
 fn change_value(rng: &mut Rng, bytes: &mut Bytes) {
     if let Ok(mut op) = codec::decode::<Op>(bytes) {
-        op.body = if rng.percent(50) { Body::Delete } else { Body::Put(b"false".as_slice().into()) };
+        op.body =
+            if rng.percent(50) { Body::Delete } else { Body::Put(b"false".as_slice().into()) };
         *bytes = Bytes(codec::encode(&op));
     }
 }

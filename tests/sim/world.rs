@@ -125,8 +125,11 @@ impl World {
                 continue;
             }
             // Some members know the whole roster from the start, others only what admits them.
-            let known =
-                if self.rng.percent(50) { statements.clone() } else { roster.path(&self.nodes[n].id) };
+            let known = if self.rng.percent(50) {
+                statements.clone()
+            } else {
+                roster.path(&self.nodes[n].id)
+            };
             self.prepare(n, roster.genesis_bytes().clone(), &known, n == 0);
             self.start(n, false)?;
         }
@@ -375,7 +378,8 @@ impl World {
                 }
             }
             Output::Written(token, versions) => {
-                let changes = self.nodes[n].writes.remove(&token).ok_or("durable: written twice")?;
+                let changes =
+                    self.nodes[n].writes.remove(&token).ok_or("durable: written twice")?;
                 for (change, version) in changes.into_iter().zip(versions) {
                     invariants::durable::acknowledged(self, n, &version)?;
                     if self.honest(n) {

@@ -61,7 +61,8 @@ fn log() -> LogId {
 fn ops() -> Vec<Op> {
     let other = LogId { author: key(1).id(), epoch: 7, shard: 0 };
     let named = Version { log: other, seq: 5, hash: Hash8::new([6; 8]) };
-    let op = |body, ctx, expires_at| Op { key: b"notes/a".as_slice().into(), body, ctx, expires_at };
+    let op =
+        |body, ctx, expires_at| Op { key: b"notes/a".as_slice().into(), body, ctx, expires_at };
     vec![
         op(Body::Put(b"value".as_slice().into()), vec![named], Some(1_800_000_000_000)),
         op(Body::Delete, Vec::new(), None),

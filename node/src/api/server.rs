@@ -70,14 +70,14 @@ async fn write(State(handle): State<Handle>, request: Body<WriteRequest>) -> Ans
 async fn get_key(State(handle): State<Handle>, request: Body<GetRequest>) -> Answer<GetAnswer> {
     let request = body(request)?;
     let limit = Duration::from_millis(request.timeout_ms);
-    handle.caught_up(limit).await?;
-    if let Some(text) = &request.at_least {
-        let version: Version =
-            text.parse().map_err(|e| ApiError::new(ErrorKind::Invalid, format!("{e}")))?;
-        handle.wait_for(&version, limit).await?;
-    }
-    let value = handle.get(&request.key.0)?;
-    let siblings = handle.siblings(&request.key.0)?;
+    let at_least = match &request.at_least {
+        Some(text) => Some(
+            text.parse::<Version>()
+                .map_err(|e| ApiError::new(ErrorKind::Invalid, e.to_string()))?,
+        ),
+        None => None,
+    };
+    let (value, siblings) = handle.look(&request.key.0, at_least.as_ref(), limit).await?;
     Ok(Json(GetAnswer { value: value.map(super::wire::Data), siblings }))
 }
 

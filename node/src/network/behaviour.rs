@@ -21,6 +21,9 @@ use super::streams::Streams;
 /// The one protocol that strangers can speak.
 pub(super) const JOIN_PROTOCOL: StreamProtocol = StreamProtocol::new("/swarmkv/join/1");
 /// What identify says we are.
+/// The repair stream's protocol, under the swarm's prefix.
+pub(super) const REPAIR: &str = "repair/1";
+
 const IDENTITY_PROTOCOL: &str = "/swarmkv/id/1";
 
 /// Everything a node speaks.
@@ -71,7 +74,7 @@ impl Behaviour {
 impl Inside {
     fn new(key: &Keypair, swarm: &SwarmId) -> Result<Self, NetworkError> {
         let tag = peer::swarm_tag(swarm);
-        let repair = protocol(format!("/swarmkv/{tag}/repair/1"))?;
+        let repair = protocol(format!("/swarmkv/{tag}/{REPAIR}"))?;
         let kad = protocol(format!("/swarmkv/{tag}/kad/1"))?;
         let identity = identify::Config::new(IDENTITY_PROTOCOL.into(), key.public())
             .with_agent_version(concat!("swarmkv/", env!("CARGO_PKG_VERSION")).into())

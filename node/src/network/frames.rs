@@ -70,7 +70,6 @@ pub(super) async fn write_frame(
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use futures::executor::block_on;
     use futures::io::Cursor;

@@ -98,7 +98,6 @@ pub(super) fn dialable(addr: &Multiaddr, loopback: bool) -> bool {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
 

@@ -1,6 +1,6 @@
 //! Gossipsub: its configuration and how peers are scored.
 //!
-//! Numbers from the security design: one bad message an hour costs nothing, one a second
+//! The numbers are for swarms of 2 to 50 members: one bad message an hour costs nothing, one a second
 //! graylists within seconds, quiet and slow honest peers are never punished.
 
 use std::collections::{HashMap, HashSet};
@@ -19,6 +19,9 @@ use super::peer;
 
 /// Gossipsub as used here: only the swarm's own topic may be subscribed to.
 pub(super) type Gossip = Behaviour<IdentityTransform, WhitelistSubscriptionFilter>;
+
+/// Gossip's protocol, under the swarm's prefix and without its version.
+pub(super) const MESHSUB: &str = "meshsub";
 
 /// The swarm's one topic.
 pub(super) fn topic(swarm: &SwarmId) -> IdentTopic {
@@ -51,7 +54,7 @@ pub(super) fn gossipsub(swarm: &SwarmId) -> Result<Gossip, NetworkError> {
 fn config(swarm: &SwarmId) -> ConfigBuilder {
     let mut config = ConfigBuilder::default();
     config
-        .protocol_id_prefix(format!("/swarmkv/{}/meshsub", peer::swarm_tag(swarm)))
+        .protocol_id_prefix(format!("/swarmkv/{}/{MESHSUB}", peer::swarm_tag(swarm)))
         .validation_mode(ValidationMode::Anonymous)
         .validate_messages()
         .message_id_fn(|message: &Message| MessageId::from(message_id(&message.data).to_vec()))

@@ -17,10 +17,11 @@ use swarmkv_protocol::ticket::{JoinAnswer, JoinRequest, Redeem};
 use swarmkv_protocol::time::Now;
 use zeroize::Zeroizing;
 
-use super::behaviour::JOIN_PROTOCOL;
+use super::behaviour::{JOIN_PROTOCOL, REPAIR};
 use super::command::AskError;
 use super::join::ask_on;
 use super::peer;
+use super::scoring::MESHSUB;
 use crate::clock;
 
 const TIME: Duration = Duration::from_secs(5);
@@ -53,7 +54,7 @@ pub async fn try_to_write(
     let tag = peer::swarm_tag(&swarm);
     let forged = forged_write(&seed, key, value)?;
     let mut refusals = Vec::new();
-    for name in ["meshsub/1.1.0", "repair/1"] {
+    for name in [format!("{MESHSUB}/1.1.0"), REPAIR.to_owned()] {
         let protocol = StreamProtocol::try_from_owned(format!("/swarmkv/{tag}/{name}"))
             .map_err(|e| e.to_string())?;
         match ask_on(protocol, &seed, target, &addrs, forged.clone(), TIME).await {

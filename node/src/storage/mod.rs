@@ -22,5 +22,6 @@ mod sync;
 mod view;
 
 pub(crate) use disk::Disk;
+pub(crate) use overlay::size;
 pub(crate) use sync::{SyncDone, SyncThread};
 pub(crate) use view::Snapshot;

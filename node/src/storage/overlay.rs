@@ -84,6 +84,18 @@ impl Overlay {
     }
 }
 
+/// Bytes that a write holds in memory until it is durable, about.
+pub(crate) fn size(write: &Write) -> usize {
+    match write {
+        // The key stands in the operation, in the overlay and in its index.
+        Write::Slot { key, slot } => 2 * key.len() + slot.op.len() + 2 * schema::PLACE,
+        Write::RemoveSlot { key, .. } => key.len() + 2 * schema::PLACE,
+        Write::Header { bytes, .. } | Write::Statement { bytes, .. } => bytes.len(),
+        Write::Log { record, .. } | Write::Ticket { record, .. } => record.len(),
+        Write::RemoveTicket { .. } | Write::CaughtUp => 8,
+    }
+}
+
 /// Adds and removes places, keeping them ascending.
 pub(super) fn patch(places: &mut Vec<Place>, changes: &BTreeMap<Place, bool>) {
     for (place, present) in changes {

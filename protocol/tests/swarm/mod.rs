@@ -136,7 +136,8 @@ impl Swarm {
     }
 
     pub fn disconnect_all(&mut self, n: usize) {
-        let links: Vec<_> = self.links.iter().copied().filter(|(a, b)| *a == n || *b == n).collect();
+        let links: Vec<_> =
+            self.links.iter().copied().filter(|(a, b)| *a == n || *b == n).collect();
         self.links.retain(|(a, b)| *a != n && *b != n);
         self.sessions.retain(|(a, _), (b, _)| *a != n && *b != n);
         for (a, b) in links {

@@ -150,7 +150,10 @@ fn put(i: u64, version: u8) -> WriteOp {
 async fn measure(keys: u64) -> Result<(), Failure> {
     let base = tempfile::tempdir()?;
     let dirs = ["a", "b", "c"].map(|name| base.path().join(name));
-    println!("binary                      {:.1} MB", std::fs::metadata(binary()?)?.len() as f64 / 1e6);
+    println!(
+        "binary                      {:.1} MB",
+        std::fs::metadata(binary()?)?.len() as f64 / 1e6
+    );
     run(&dirs[0], &["init", "--name", "figures", "--label", "a"])?;
     let a = Peer::up(&dirs[0])?;
     a.until(|status| !status.listen.is_empty()).await?;
@@ -276,7 +279,9 @@ async fn catch_up(a: &Peer, dir: &Path, keys: u64) -> Result<Peer, Failure> {
         (wire()? - bytes) as f64 / got as f64
     );
     let ((_, peak_a), (_, peak_c)) = (a.memory()?, c.memory()?);
-    println!("peak memory                 {peak_a:.0} MB at the source, {peak_c:.0} MB at the newcomer");
+    println!(
+        "peak memory                 {peak_a:.0} MB at the source, {peak_c:.0} MB at the newcomer"
+    );
     println!("store of the newcomer       {:.1} MB", status_disk(&c).await?);
     Ok(c)
 }
@@ -309,6 +314,9 @@ async fn start(dir: &Path, keys: u64) -> Result<(), Failure> {
     let mut client = c.client().await;
     let request = GetRequest { key: Data(key(keys / 2)), ..GetRequest::default() };
     let found = client.get(&request).await?.value.is_some();
-    println!("start → first get           {:.0} ms after kill -9 (found: {found})", ms(began.elapsed()));
+    println!(
+        "start → first get           {:.0} ms after kill -9 (found: {found})",
+        ms(began.elapsed())
+    );
     Ok(())
 }

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use swarmkv_node::api::wire::{Data, WriteOp};
+use swarmkv_node::protocol::id::Version;
 use swarmkv_node::protocol::limits::GROUP_OPS;
 use swarmkv_node::stranger;
 
@@ -52,10 +53,12 @@ async fn put_and_get(peers: &mut Peers, tale: &mut Tale) -> Result<(), Failure> 
     let begun = Instant::now();
     let version = peers.handle(Who::Alice)?.put(b"greeting", b"hello").await.map_err(broke)?;
     tale.saw(begun.elapsed(), "it is on alice's disk")?;
-    for who in [Who::Bob, Who::Carol] {
-        let handle = peers.handle(who)?;
-        handle.wait_for(&version, PATIENCE).await.map_err(broke)?;
-        let took = begun.elapsed();
+    let arrival = async |who| {
+        peers.handle(who)?.wait_for(&version, PATIENCE).await.map_err(broke)?;
+        Ok::<_, Failure>((who, begun.elapsed()))
+    };
+    let (bob, carol) = tokio::try_join!(arrival(Who::Bob), arrival(Who::Carol))?;
+    for (who, took) in [bob, carol] {
         shows(peers, who, b"greeting", Some(b"hello"))?;
         tale.saw(took, &format!("{} gets \"hello\" from its own copy", who.name()))?;
     }
@@ -75,10 +78,12 @@ async fn away_and_back(peers: &mut Peers, tale: &mut Tale) -> Result<(), Failure
         let ops = (0..KEYS).map(|key| op(key, Some(round)));
         write(peers, ops.collect()).await?;
     }
-    write(peers, (0..KEYS).step_by(DELETED).map(|key| op(key, None)).collect()).await?;
+    let deletes = (0..KEYS).step_by(DELETED).map(|key| op(key, None));
+    let last = write(peers, deletes.collect()).await?;
     tale.saw(begun.elapsed(), "all are on alice's disk")?;
     let begun = Instant::now();
     peers.start(Who::Carol).await?;
+    peers.handle(Who::Carol)?.wait_for(&last, PATIENCE).await.map_err(broke)?;
     peers.all_equal().await?;
     let took = begun.elapsed();
     for key in 0..KEYS {
@@ -143,10 +148,10 @@ async fn outsider(peers: &mut Peers, tale: &mut Tale) -> Result<(), Failure> {
         stranger::try_to_write(addr, alice.device_id(), alice.swarm_id(), b"intruder", b"forged")
             .await
             .map_err(broke)?;
-    let took = begun.elapsed();
-    tale.saw(took, &format!("its forged write: {}", turned_away.gossip))?;
-    tale.saw(took, &format!("its request for data: {}", turned_away.repair))?;
-    tale.saw(took, &format!("its made-up ticket: {}", turned_away.join))?;
+    tale.saw(begun.elapsed(), "three attempts over real connections, all turned away:")?;
+    tale.also(&format!("its forged write: {}", turned_away.gossip))?;
+    tale.also(&format!("its request for data: {}", turned_away.repair))?;
+    tale.also(&format!("its made-up ticket: {}", turned_away.join))?;
     tokio::time::sleep(SPREAD).await;
     for who in ALL {
         let siblings = peers.handle(who)?.siblings(b"intruder").map_err(broke)?;
@@ -164,12 +169,14 @@ fn shows(peers: &Peers, who: Who, key: &[u8], wanted: Option<&[u8]>) -> Result<(
     })
 }
 
-async fn write(peers: &Peers, ops: Vec<WriteOp>) -> Result<(), Failure> {
+/// Writes on alice; answers the last write's name.
+async fn write(peers: &Peers, ops: Vec<WriteOp>) -> Result<Version, Failure> {
     let alice = peers.handle(Who::Alice)?;
+    let mut last = None;
     for ops in ops.chunks(GROUP_OPS) {
-        alice.write(ops.to_vec()).await.map_err(broke)?;
+        last = alice.write(ops.to_vec()).await.map_err(broke)?.pop();
     }
-    Ok(())
+    last.ok_or_else(|| broke("a write has no name"))
 }
 
 fn op(key: usize, round: Option<usize>) -> WriteOp {

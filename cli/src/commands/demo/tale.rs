@@ -8,6 +8,9 @@ use serde_json::{Value, json};
 use crate::error::Failure;
 use crate::output::Output;
 
+/// Columns of a line.
+const WIDTH: usize = 80;
+
 /// A tale being told.
 pub struct Tale {
     out: Output,
@@ -36,15 +39,35 @@ impl Tale {
 
     /// Says what was seen, and how long it took.
     pub fn saw(&mut self, took: Duration, text: &str) -> Result<(), Failure> {
-        let (step, does) = &self.step;
         let millis = took.as_secs_f64() * 1000.0;
-        self.steps.push(json!({
-            "step": step, "does": does, "saw": text,
-            "ms": (millis * 1000.0).round() / 1000.0,
-        }));
-        let time =
-            if millis < 10.0 { format!("{millis:.1} ms") } else { format!("{millis:.0} ms") };
-        self.line(&format!("{time:>9}  {text}"))
+        self.note(json!((millis * 1000.0).round() / 1000.0), text);
+        let digits = usize::from(millis < 10.0);
+        self.wrapped(&format!("{millis:.digits$} ms"), text)
+    }
+
+    /// Says more of what was seen in the time told last.
+    pub fn also(&mut self, text: &str) -> Result<(), Failure> {
+        self.note(Value::Null, text);
+        self.wrapped("", text)
+    }
+
+    fn note(&mut self, millis: Value, text: &str) {
+        let (step, does) = &self.step;
+        self.steps.push(json!({"step": step, "does": does, "saw": text, "ms": millis}));
+    }
+
+    /// Prints a line, broken between words where it is too wide, beside what stands on its left.
+    fn wrapped(&self, left: &str, text: &str) -> Result<(), Failure> {
+        let mut line = format!("{left:>9} ");
+        for word in text.split(' ') {
+            if line.chars().count() + 1 + word.chars().count() > WIDTH {
+                self.line(&line)?;
+                line = " ".repeat(12);
+            }
+            line.push(' ');
+            line.push_str(word);
+        }
+        self.line(&line)
     }
 
     /// Says that all was as promised.

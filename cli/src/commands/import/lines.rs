@@ -218,7 +218,8 @@ mod tests {
 
     #[test]
     fn batches_stay_within_what_one_commit_takes() {
-        let line = |i| format!("{{\"key\":\"k{i}\",\"value\":\"{}\"}}\n", "v".repeat(i % 400));
+        let line =
+            |i: usize| format!("{{\"key\":\"k{i}\",\"value\":\"{}\"}}\n", "v".repeat(i % 400));
         let (batches, _) = batches(&(0..2000).map(line).collect::<String>());
         assert_eq!(batches.iter().map(|b| b.ops.len()).sum::<usize>(), 2000);
         assert!(batches.iter().all(|b| b.ops.len() <= GROUP_OPS));

@@ -5,7 +5,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -80,7 +80,7 @@ fn arguments(args: &Up, settings: &Settings) -> Vec<OsString> {
 async fn wait_until_it_answers(
     child: &mut Child,
     settings: &Settings,
-    log: &PathBuf,
+    log: &Path,
     begin: u64,
 ) -> Result<(), Failure> {
     let end = Instant::now() + settings.timeout;

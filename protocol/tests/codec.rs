@@ -1,0 +1,301 @@
+//! Every wire type comes back as it went, and nothing but its one canonical form is taken.
+
+use proptest::prelude::*;
+use swarmkv_protocol::codec::{self, Bytes};
+use swarmkv_protocol::commit::Header;
+use swarmkv_protocol::digest::Entry;
+use swarmkv_protocol::id::{DeviceId, Hash, Hash8, LogId, SwarmId, Version};
+use swarmkv_protocol::message::{
+    self, Digest, End, Gossip, Plan, Planned, Repair, SlotRecord, Start, Statements,
+};
+use swarmkv_protocol::op::{Body, Counter, Op};
+use swarmkv_protocol::roster::{Grant, Role, Statement, StatementBody};
+use swarmkv_protocol::ticket::{
+    Introduce, JoinAnswer, JoinRequest, Redeem, Refusal, Ticket, UsedBy, Welcome,
+};
+use swarmkv_protocol::time::Hlc;
+
+fn bytes() -> impl Strategy<Value = Bytes> {
+    prop::collection::vec(any::<u8>(), 0..40).prop_map(Bytes)
+}
+
+fn log() -> impl Strategy<Value = LogId> {
+    (any::<[u8; 32]>(), any::<u32>(), any::<u16>()).prop_map(|(author, epoch, shard)| LogId {
+        author: DeviceId::new(author),
+        epoch,
+        shard,
+    })
+}
+
+fn version() -> impl Strategy<Value = Version> {
+    (log(), any::<u64>(), any::<[u8; 8]>()).prop_map(|(log, seq, hash)| Version {
+        log,
+        seq,
+        hash: Hash8::new(hash),
+    })
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let body = prop_oneof![
+        bytes().prop_map(Body::Put),
+        Just(Body::Delete),
+        any::<(u64, u64)>().prop_map(|(up, down)| Body::Counter(Counter { up, down })),
+    ];
+    let ctx = prop::collection::vec(version(), 0..4);
+    (bytes(), body, ctx, any::<Option<u64>>()).prop_map(|(key, body, ctx, expires_at)| Op {
+        key,
+        body,
+        ctx,
+        expires_at,
+    })
+}
+
+fn header() -> impl Strategy<Value = Header> {
+    let numbers = any::<([u8; 32], u64, u32, u64, u64, u64)>();
+    let optional = (
+        prop::collection::vec(any::<(u64, u64)>(), 0..4),
+        any::<Option<u64>>(),
+        prop::option::of(version()),
+    );
+    (log(), numbers, optional).prop_map(|(log, n, (retired, expired_upto, closes))| Header {
+        version: 1,
+        swarm: SwarmId::new(n.0),
+        grant: Hash::new(n.0),
+        log,
+        last_seq: n.1,
+        count: n.2,
+        hlc: Hlc(n.3),
+        prev: Hash::new(n.0),
+        ops_hash: Hash::new(n.0),
+        live_root: Hash::new(n.0),
+        live_count: n.4,
+        live_bytes: n.5,
+        retired,
+        expired_upto,
+        closes,
+    })
+}
+
+fn entry() -> impl Strategy<Value = Entry> {
+    (version(), any::<u64>()).prop_map(|(v, staged)| Entry {
+        log: v.log,
+        seq: v.seq,
+        head: v.hash,
+        staged,
+    })
+}
+
+fn repair() -> impl Strategy<Value = Repair> {
+    let names = || prop::collection::vec(any::<[u8; 8]>().prop_map(Hash8::new), 0..4);
+    let statements = || prop::collection::vec(bytes(), 0..4);
+    let record = (any::<(u64, u64)>(), bytes()).prop_map(|((seq, hlc), op)| SlotRecord {
+        seq,
+        hlc: Hlc(hlc),
+        op,
+    });
+    let planned =
+        (log(), any::<(u64, u64)>()).prop_map(|(log, (seq, slots))| Planned { log, seq, slots });
+    prop_oneof![
+        any::<[u8; 32]>().prop_map(|h| Repair::Hello(Hash::new(h))),
+        any::<bool>().prop_map(Repair::Same),
+        any::<[u8; 32]>().prop_map(|h| Repair::Differs(Hash::new(h))),
+        names().prop_map(Repair::Roster),
+        (statements(), names())
+            .prop_map(|(missing, names)| Repair::Statements(Statements { missing, names })),
+        (statements(), any::<bool>(), prop::collection::vec(entry(), 0..4)).prop_map(
+            |(statements, full, entries)| Repair::Digest(Digest { statements, full, entries })
+        ),
+        (any::<bool>(), prop::collection::vec(planned, 0..4))
+            .prop_map(|(whole, logs)| Repair::Plan(Plan { whole, logs })),
+        (version(), any::<bool>(), bytes()).prop_map(|(v, linked, header)| {
+            Repair::Start(Start { log: v.log, from: v.seq, link: linked.then_some(v.hash), header })
+        }),
+        prop::collection::vec(record, 0..4).prop_map(Repair::Slots),
+        (bytes(), prop::collection::vec(any::<(u64, u64)>(), 0..4))
+            .prop_map(|(header, gone)| Repair::End(End { header, gone })),
+        Just(Repair::Done),
+    ]
+}
+
+fn device() -> impl Strategy<Value = DeviceId> {
+    any::<[u8; 32]>().prop_map(DeviceId::new)
+}
+
+fn join() -> impl Strategy<Value = (JoinRequest, JoinAnswer)> {
+    (device(), bytes(), any::<u64>(), 0..7).prop_map(|(device, raw, at, pick)| {
+        let label = format!("label {at}");
+        let request = if at % 2 == 0 {
+            let (ticket, proof) = (Hash8::new([1; 8]), Hash::new([2; 32]));
+            JoinRequest::Redeem(Redeem { ticket, proof, label: label.clone() })
+        } else {
+            let swarm = SwarmId::new([3; 32]);
+            JoinRequest::Introduce(Introduce { swarm, statements: vec![raw.clone()] })
+        };
+        let answer = match pick {
+            0 => JoinAnswer::Welcome(Welcome { genesis: raw.clone(), statements: vec![raw] }),
+            1 => JoinAnswer::Introduced(vec![raw]),
+            2 => JoinAnswer::Refused(Refusal::Used(UsedBy { device, label, at })),
+            3 => JoinAnswer::Refused(Refusal::Expired),
+            4 => JoinAnswer::Refused(Refusal::UnknownTicket),
+            5 => JoinAnswer::Refused(Refusal::Unable),
+            _ => JoinAnswer::Refused(Refusal::NotAMember),
+        };
+        (request, answer)
+    })
+}
+
+fn comes_back<T>(value: &T) -> Result<(), TestCaseError>
+where
+    T: serde::Serialize + for<'a> serde::Deserialize<'a> + PartialEq + std::fmt::Debug,
+{
+    let bytes = codec::encode(value);
+    let back = codec::decode::<T>(&bytes);
+    prop_assert_eq!(back.as_ref(), Ok(value));
+    for cut in 0..bytes.len() {
+        prop_assert!(codec::decode::<T>(&bytes[..cut]).is_err());
+    }
+    let mut longer = bytes;
+    longer.push(0);
+    prop_assert!(codec::decode::<T>(&longer).is_err());
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn operations_headers_and_entries_come_back(op in op(), header in header(), entry in entry()) {
+        comes_back(&op)?;
+        comes_back(&header)?;
+        comes_back(&entry)?;
+    }
+
+    #[test]
+    fn repair_messages_come_back(repair in repair()) {
+        comes_back(&repair)?;
+    }
+
+    #[test]
+    fn gossip_comes_back(raw in bytes()) {
+        comes_back(&Gossip::Commit(raw.clone()))?;
+        comes_back(&Gossip::Announce(raw.clone()))?;
+        comes_back(&Gossip::Statement(raw))?;
+    }
+
+    #[test]
+    fn join_messages_come_back((request, answer) in join()) {
+        comes_back(&request)?;
+        comes_back(&answer)?;
+    }
+
+    #[test]
+    fn statements_and_tickets_come_back(device in device(), raw in bytes(), at in any::<u64>()) {
+        let grant = Grant {
+            device,
+            label: "label".into(),
+            role: Role::Writer,
+            prefix: raw.clone(),
+            max_bytes: Some(at),
+        };
+        comes_back(&Statement {
+            version: 1,
+            swarm: SwarmId::new([1; 32]),
+            issuer: device,
+            number: at,
+            prev: Hash::new([2; 32]),
+            body: StatementBody::Grant(grant),
+        })?;
+        let ticket = Ticket {
+            version: 1,
+            swarm: SwarmId::new([1; 32]),
+            inviter: device,
+            addrs: vec!["/ip4/192.0.2.7/udp/4001/quic-v1".into()],
+            secret: raw,
+            expires_at: at,
+        };
+        comes_back(&ticket)?;
+        prop_assert_eq!(Ticket::parse(&ticket.to_text()), Ok(ticket));
+    }
+
+    #[test]
+    fn any_bytes_are_refused_or_canonical(raw in prop::collection::vec(any::<u8>(), 0..200)) {
+        if let Ok(repair) = codec::decode::<Repair>(&raw) {
+            prop_assert_eq!(codec::encode(&repair), raw.clone());
+        }
+        if let Ok(op) = codec::decode::<Op>(&raw) {
+            prop_assert_eq!(codec::encode(&op), raw);
+        }
+    }
+}
+
+/// `Op { key: "k", body: Delete, ctx: [], expires_at: None }` is `84 41 6b 01 80 f6`.
+const OP: [u8; 6] = [0x84, 0x41, 0x6b, 0x01, 0x80, 0xf6];
+
+#[test]
+fn no_hostile_form_of_an_operation_is_taken() {
+    assert!(codec::decode::<Op>(&OP).is_ok(), "the base of the vectors is canonical");
+    let vectors: [(&str, &[u8]); 19] = [
+        ("empty", &[]),
+        ("indefinite array", &[0x9f, 0x41, 0x6b, 0x01, 0x80, 0xf6, 0xff]),
+        ("indefinite bytes", &[0x84, 0x5f, 0x41, 0x6b, 0xff, 0x01, 0x80, 0xf6]),
+        ("indefinite inner array", &[0x84, 0x41, 0x6b, 0x01, 0x9f, 0xff, 0xf6]),
+        ("long array length", &[0x98, 0x04, 0x41, 0x6b, 0x01, 0x80, 0xf6]),
+        ("long bytes length", &[0x84, 0x58, 0x01, 0x6b, 0x01, 0x80, 0xf6]),
+        ("long variant number", &[0x84, 0x41, 0x6b, 0x18, 0x01, 0x80, 0xf6]),
+        (
+            "variant by name",
+            &[0x84, 0x41, 0x6b, 0x66, b'D', b'e', b'l', b'e', b't', b'e', 0x80, 0xf6],
+        ),
+        ("unknown variant", &[0x84, 0x41, 0x6b, 0x09, 0x80, 0xf6]),
+        ("array for bytes", &[0x84, 0x81, 0x18, 0x6b, 0x01, 0x80, 0xf6]),
+        ("text for bytes", &[0x84, 0x61, 0x6b, 0x01, 0x80, 0xf6]),
+        ("tag", &[0xc0, 0x84, 0x41, 0x6b, 0x01, 0x80, 0xf6]),
+        ("tag inside", &[0x84, 0xc0, 0x41, 0x6b, 0x01, 0x80, 0xf6]),
+        ("trailing byte", &[0x84, 0x41, 0x6b, 0x01, 0x80, 0xf6, 0x00]),
+        ("one field too few", &[0x83, 0x41, 0x6b, 0x01, 0x80]),
+        ("one field too many", &[0x85, 0x41, 0x6b, 0x01, 0x80, 0xf6, 0xf6]),
+        ("undefined for none", &[0x84, 0x41, 0x6b, 0x01, 0x80, 0xf7]),
+        ("float for integer", &[0x84, 0x41, 0x6b, 0x01, 0x80, 0xf9, 0x3c, 0x00]),
+        ("two entries in a variant", &[0x84, 0x41, 0x6b, 0xa2, 0x00, 0x40, 0x00, 0x40, 0x80, 0xf6]),
+    ];
+    for (name, bytes) in vectors {
+        assert!(codec::decode::<Op>(bytes).is_err(), "{name}");
+    }
+}
+
+#[test]
+fn giant_lengths_are_refused_without_room_being_made() {
+    let giant = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff];
+    for head in [0x5b, 0x7b, 0x9b, 0xbb] {
+        for len in [8, 4] {
+            // Lengths of 2^64 - 1, and of 2^60 and less; one that was believed would abort the process.
+            let mut bytes = vec![head];
+            bytes.extend(if len == 8 { giant } else { [0x0f, 0xff, 0, 0, 0, 0, 0, 0] });
+            assert!(codec::decode::<Bytes>(&bytes).is_err());
+            assert!(codec::decode::<Vec<Bytes>>(&bytes).is_err());
+            let mut message = vec![1, 0xa1, 0x03];
+            message.extend(&bytes);
+            assert!(message::decode::<Repair>(&message).is_err());
+        }
+    }
+}
+
+#[test]
+fn depth_is_bounded() {
+    for open in [0x81, 0xa1, 0xc1, 0x9f, 0xbf] {
+        let bytes = vec![open; 1_000];
+        assert!(codec::decode::<Op>(&bytes).is_err());
+        assert!(codec::decode::<Repair>(&bytes).is_err());
+        let mut message = vec![1];
+        message.extend(vec![open; 100_000]);
+        assert!(message::decode::<Gossip>(&message).is_err());
+    }
+}
+
+#[test]
+fn another_version_is_told_apart_from_garbage() {
+    let mut message = message::encode(&Repair::Done);
+    message[0] = 2;
+    assert_eq!(message::decode::<Repair>(&message), Err(message::BadMessage::Version(2)));
+    assert_eq!(message::decode::<Repair>(&[]), Err(message::BadMessage::Empty));
+}

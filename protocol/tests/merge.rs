@@ -1,0 +1,90 @@
+//! Any order and any repetition of the same commits gives the same state and the same view.
+
+mod swarm;
+
+use proptest::prelude::*;
+use swarm::{Swarm, put};
+use swarmkv_protocol::codec::Bytes;
+use swarmkv_protocol::id::{LogId, Version};
+use swarmkv_protocol::io::Change;
+use swarmkv_protocol::op::Body;
+use swarmkv_protocol::store::Store as _;
+use swarmkv_protocol::view::View;
+
+fn view(swarm: &Swarm, n: usize, key: &str) -> Vec<(Version, bool)> {
+    let heads = swarm.nodes[n].engine.heads();
+    let slots = swarm.nodes[n].disk.slots(key.as_bytes()).expect("memory does not fail");
+    let head = |log: &LogId| heads.get(log).copied().unwrap_or(0);
+    let view = View::merge(&slots, head).expect("slots are sound");
+    view.siblings().map(|seen| (seen.version, seen.dominated)).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    #[test]
+    fn every_order_of_the_same_commits_gives_one_state(
+        writes in prop::collection::vec((0..3usize, 0..3u8, any::<bool>(), 0..4u8), 1..14),
+        order in prop::collection::vec(any::<prop::sample::Index>(), 0..60),
+    ) {
+        let mut swarm = Swarm::new(5);
+        let mut messages: Vec<(usize, Vec<u8>)> = Vec::new();
+        for (i, (author, key, delete, hears)) in writes.into_iter().enumerate() {
+            let key = format!("k{key}");
+            let change = if delete {
+                Change { body: Body::Delete, ..put(&key, "") }
+            } else {
+                put(&key, &format!("value {i}"))
+            };
+            swarm.write(author, vec![change, put("all", &i.to_string())]);
+            let message = swarm.nodes[author].published.last().expect("just written").clone();
+            // Some other author hears of it at once: its next write names what it saw.
+            if usize::from(hears) < 3 && usize::from(hears) != author {
+                swarm.hand_gossip(usize::from(hears), author, message.clone());
+            }
+            messages.push((author, message));
+        }
+        // Node 3 hears everything in order; node 4 in any order, some several times, then all.
+        for (author, message) in &messages {
+            swarm.hand_gossip(3, *author, message.clone());
+        }
+        for index in order {
+            let (author, message) = &messages[index.index(messages.len())];
+            swarm.hand_gossip(4, *author, message.clone());
+        }
+        for (author, message) in messages.iter().rev() {
+            swarm.hand_gossip(4, *author, message.clone());
+        }
+        swarm.pass(10);
+        prop_assert_eq!(swarm.nodes[3].engine.state_hash(), swarm.nodes[4].engine.state_hash());
+        for key in ["k0", "k1", "k2", "all"] {
+            prop_assert_eq!(view(&swarm, 3, key), view(&swarm, 4, key));
+        }
+        prop_assert!(!swarm.damned());
+    }
+
+    #[test]
+    fn the_order_of_slots_in_storage_does_not_matter(
+        writes in prop::collection::vec((0..3usize, any::<bool>()), 1..10),
+        rotate in any::<prop::sample::Index>(),
+    ) {
+        let mut swarm = Swarm::new(4);
+        for (author, share) in writes {
+            swarm.put(author, "k", "v");
+            let message = swarm.nodes[author].published.last().expect("just written").clone();
+            for to in 0..4 {
+                if to != author && (share || to == 3) {
+                    swarm.hand_gossip(to, author, message.clone());
+                }
+            }
+        }
+        let slots = swarm.nodes[3].disk.slots(&Bytes(b"k".to_vec())).expect("memory");
+        let mut turned = slots.clone();
+        turned.rotate_left(rotate.index(slots.len()));
+        let names = |slots: &[_]| {
+            let view = View::merge(slots, |_| u64::MAX).expect("sound");
+            view.siblings().map(|seen| seen.version).collect::<Vec<_>>()
+        };
+        prop_assert_eq!(names(&slots), names(&turned));
+    }
+}
