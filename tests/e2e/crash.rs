@@ -11,6 +11,8 @@ use swarmkv_tests::{Device, equal, until};
 const KILLS: u64 = 10;
 /// Programs that put at once.
 const WRITERS: usize = 4;
+/// Acknowledged puts before each kill.
+const LOAD: usize = 30;
 
 /// Puts until the peer is gone; what was acknowledged.
 fn put_until_it_dies(device: &Device, prefix: &str, done: &AtomicUsize) -> Vec<(String, String)> {
@@ -50,7 +52,7 @@ fn what_was_acknowledged_survives_ten_kills_under_load() {
                     scope.spawn(move || put_until_it_dies(a, &prefix, done))
                 })
                 .collect();
-            until("the load runs", || done.load(Ordering::Relaxed) >= 2 * WRITERS);
+            until("the load runs", || done.load(Ordering::Relaxed) >= LOAD);
             // Not synchronisation: the kill falls at another instant of a write each time.
             std::thread::sleep(Duration::from_micros(1700 * round));
             swarmkv_tests::signal("KILL", pid);
