@@ -233,3 +233,24 @@ async fn a_dropped_peer_is_gone_and_its_directory_free() {
     assert_eq!(node.handle().get(b"key").expect("read").as_deref(), Some(&b"value"[..]));
     node.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_status_counts_as_there_can_be_read() {
+    let (a, b) = (tempfile::tempdir().expect("dir"), tempfile::tempdir().expect("dir"));
+    swarmkv_node::init(a.path(), "home", "a").expect("made");
+    let node_a = start(a.path(), vec![]).await;
+    admit(&node_a, b.path(), "b").await;
+    let node_b = start(b.path(), vec![]).await;
+    node_b.handle().caught_up(PATIENCE).await.expect("whole");
+    let state = async |node: &Node| node.handle().status().await.expect("runs").state;
+    for round in 0..100u32 {
+        let value = round.to_be_bytes().to_vec();
+        node_a.handle().put(b"key", &value).await.expect("written");
+        let wanted = state(&node_a).await;
+        let same = async { while state(&node_b).await != wanted {} };
+        tokio::time::timeout(PATIENCE, same).await.expect("becomes equal");
+        assert_eq!(node_b.handle().get(b"key").expect("read"), Some(value), "round {round}");
+    }
+    node_a.stop().await;
+    node_b.stop().await;
+}
