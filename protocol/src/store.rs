@@ -39,7 +39,7 @@ impl RawSlot {
 #[error("storage: {0}")]
 pub struct StoreError(pub String);
 
-/// Pure reads. They see every [`Write`] of every [`crate::engine::Output::Persist`] handed out so far.
+/// Pure reads. They see every [`Write`] of every [`crate::io::Output::Persist`] handed out so far.
 pub trait Store {
     /// Every slot on `key`, staged ones too, ascending by log and sequence number.
     ///

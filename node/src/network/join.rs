@@ -1,7 +1,7 @@
 //! The join protocol: one question, one answer, open to strangers and therefore rationed.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::{AsyncRead, AsyncWrite, AsyncWriteExt as _, StreamExt as _};
@@ -36,6 +36,27 @@ pub(super) struct Joins {
     strangers: Arc<Semaphore>,
     members: Arc<Semaphore>,
     stranger_rate: Bucket,
+    /// Strangers being answered: one question each at a time, so that none holds all places.
+    busy: Arc<Mutex<BTreeSet<DeviceId>>>,
+}
+
+/// A stranger's place among those being answered; given back when dropped.
+struct Place {
+    busy: Arc<Mutex<BTreeSet<DeviceId>>>,
+    peer: DeviceId,
+}
+
+impl Place {
+    fn take(busy: &Arc<Mutex<BTreeSet<DeviceId>>>, peer: DeviceId) -> Option<Self> {
+        let fresh = busy.lock().unwrap_or_else(PoisonError::into_inner).insert(peer);
+        fresh.then(|| Self { busy: Arc::clone(busy), peer })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.busy.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.peer);
+    }
 }
 
 impl Joins {
@@ -48,6 +69,7 @@ impl Joins {
             strangers: Arc::new(Semaphore::new(limits::JOIN_SERVED)),
             members: Arc::new(Semaphore::new(limits::JOIN_SERVED)),
             stranger_rate: Bucket::new(rate, burst, now),
+            busy: Arc::default(),
         }
     }
 }
@@ -101,6 +123,11 @@ impl Task {
             debug!(%peer, "too many questions of strangers");
             return;
         }
+        let place = Place::take(&self.joins.busy, peer);
+        if !member && place.is_none() {
+            debug!(%peer, "a stranger asks again before it was answered");
+            return;
+        }
         let places = if member { &self.joins.members } else { &self.joins.strangers };
         let Ok(permit) = Arc::clone(places).try_acquire_owned() else {
             debug!(%peer, "too many questions at once");
@@ -111,7 +138,7 @@ impl Task {
             if timeout(limits::JOIN_TIMEOUT, answer(peer, stream, events)).await.is_err() {
                 debug!(%peer, "a question took too long");
             }
-            drop(permit);
+            drop((permit, place));
         });
     }
 }
@@ -131,11 +158,16 @@ async fn answer(
     mut stream: impl AsyncRead + AsyncWrite + Unpin,
     events: mpsc::Sender<Event>,
 ) {
-    let request = match read_frame(&mut stream, limits::MAX_REQUEST, || ()).await {
-        Ok(Some(request)) => request,
-        Ok(None) => return,
-        Err(error) => {
+    let request = read_frame(&mut stream, limits::MAX_REQUEST, || ());
+    let request = match timeout(limits::JOIN_REQUEST_TIMEOUT, request).await {
+        Ok(Ok(Some(request))) => request,
+        Ok(Ok(None)) => return,
+        Ok(Err(error)) => {
             debug!(%peer, %error, "not a question");
+            return;
+        }
+        Err(_) => {
+            debug!(%peer, "a question did not come in time");
             return;
         }
     };

@@ -60,6 +60,8 @@ pub(super) const SESSION_LINGER: Duration = Duration::from_secs(1);
 
 /// One exchange of the join protocol, from open to answer.
 pub(super) const JOIN_TIMEOUT: Duration = Duration::from_secs(10);
+/// Its first part, from open to the whole question: enough for the largest on a slow link.
+pub(super) const JOIN_REQUEST_TIMEOUT: Duration = Duration::from_secs(4);
 /// Join exchanges served at once: strangers and members each have their own places, so that a
 /// flood of strangers cannot keep a member from asking.
 pub(super) const JOIN_SERVED: usize = 8;
