@@ -37,7 +37,7 @@ Environment: SWARMKV_DATA_DIR, RUST_LOG, NO_COLOR. Flags win over it.";
 /// A key-value store without a server: your devices keep one copy each and agree.
 #[derive(Debug, Parser)]
 #[command(name = "swarmkv", version, max_term_width = 80, after_help = ROOT_HELP)]
-#[command(disable_help_subcommand = true, arg_required_else_help = true)]
+#[command(arg_required_else_help = true)]
 pub struct Cli {
     /// Options of every command.
     #[command(flatten)]
@@ -274,7 +274,8 @@ is exit code 3. A device that has not yet caught up with the swarm answers no
 reads: exit code 7 after --timeout.
 
 --siblings prints a line for each concurrent write, the shown one first:
-  STATE<TAB>AUTHOR<TAB>WRITTEN<TAB>VALUE   (STATE: shown, other or deleted)
+  STATE<TAB>AUTHOR<TAB>WRITTEN<TAB>VALUE
+STATE is shown, other, deleted or expired.
 
 Examples:
   swarmkv get greeting
@@ -377,8 +378,9 @@ pub struct Import {
 }
 
 const STATUS_HELP: &str = "\
-BEHIND: operations that the peer still lacks. AHEAD: operations that it has and
-this device lacks. EQUAL: how long ago both were last seen equal.
+BEHIND: operations that the peer has not confirmed yet (it is asked every few
+seconds). AHEAD: operations that it has and this device lacks. EQUAL: how long
+ago both were last seen equal.
 
 Examples:
   swarmkv status

@@ -139,10 +139,15 @@ impl Failure {
     pub fn client(error: ClientError, data_dir: &Path) -> Self {
         match error {
             ClientError::NotRunning => Self::no_peer(data_dir),
-            ClientError::Broken(why) => {
-                Self::new(Kind::Unreachable, format!("the running peer did not answer: {why}"))
-                    .hint("See whether it still runs: swarmkv status")
-            }
+            ClientError::Broken(why) => Self::new(
+                Kind::Unreachable,
+                format!("the running peer did not answer: {why}"),
+            )
+            .hint(format!(
+                "See whether it still runs: swarmkv status. Started with --detach, its last \
+                         words are in {}",
+                data_dir.join("up.log").display()
+            )),
             ClientError::Refused(error) => Self::from(error),
         }
     }

@@ -24,6 +24,7 @@ use crate::data_dir::DataDir;
 use crate::error::{InviteError, WriteError};
 use crate::event::NodeEvent;
 use crate::network::{AskError, Command, Event, GossipToken, Network, Source, Transport, Verdict};
+use crate::ports;
 use crate::readers::ReadState;
 use crate::storage::{self, Disk, SyncDone, SyncThread};
 
@@ -296,6 +297,9 @@ impl Driver {
     fn network_event(&mut self, event: Event) -> Result<(), String> {
         match event {
             Event::Listening { addr } => {
+                if let Some((transport, port)) = ports::of(&addr) {
+                    self.dirty |= self.disk.set_port(transport, port);
+                }
                 self.listening.insert(addr.clone());
                 self.publish_listening();
                 self.tell(NodeEvent::Listening { addr });
@@ -498,7 +502,7 @@ impl Driver {
     fn answer(&mut self, token: Token, bytes: Vec<u8>) {
         if let Ok(JoinAnswer::Refused(refusal)) = message::decode(&bytes) {
             self.strangers_refused += 1;
-            self.tell(NodeEvent::StrangerRefused { what: format!("{refusal:?}") });
+            self.tell(NodeEvent::StrangerRefused { what: refusal.to_string() });
         }
         if let Some(reply) = self.asked.remove(&token) {
             let _ = reply.send(bytes);

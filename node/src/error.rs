@@ -141,6 +141,9 @@ pub enum ReadError {
     /// The wanted version did not arrive in time.
     #[error("version {0} has not arrived here")]
     NotYet(Version),
+    /// The wanted version names no write: another stands in its place.
+    #[error("there is no such version")]
+    NoSuchVersion,
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),

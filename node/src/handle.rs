@@ -115,6 +115,9 @@ impl Handle {
                 return Err(at_least.map_or(ReadError::CatchingUp, |v| ReadError::NotYet(*v)));
             }
         };
+        if at_least.is_some_and(|version| state.contradicts(key, version)) {
+            return Err(ReadError::NoSuchVersion);
+        }
         Ok((state.value(key)?, state.siblings(key)?))
     }
 

@@ -29,6 +29,7 @@ mod handle;
 mod keystore;
 pub mod network;
 mod node;
+mod ports;
 mod readers;
 mod setup;
 mod status;

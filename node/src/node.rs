@@ -18,6 +18,7 @@ use crate::event::NodeEvent;
 use crate::handle::Handle;
 use crate::keystore;
 use crate::network::{Network, NetworkConfig};
+use crate::ports;
 use crate::readers::ReadState;
 use crate::storage::Disk;
 
@@ -63,7 +64,7 @@ impl Node {
         let network = NetworkConfig {
             seed,
             swarm,
-            listen: config.listen,
+            listen: config.listen.iter().map(|a| ports::again(a, |t| disk.port(t))).collect(),
             dial: config.dial,
             known: disk.addresses(),
             mdns: config.mdns,

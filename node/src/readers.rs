@@ -53,6 +53,14 @@ impl ReadState {
         self.head(&version.log) >= version.seq
     }
 
+    /// Whether another write stands in the place that `version` names. One that was replaced since
+    /// cannot be told.
+    pub(crate) fn contradicts(&self, key: &[u8], version: &Version) -> bool {
+        let there = self.snapshot.slots(key).unwrap_or_default();
+        let place = there.iter().find(|s| s.log == version.log && s.seq == version.seq);
+        place.is_some_and(|raw| raw.open().is_ok_and(|slot| slot.version() != *version))
+    }
+
     fn head(&self, log: &LogId) -> u64 {
         self.heads.get(log).copied().unwrap_or(0)
     }

@@ -104,7 +104,7 @@ impl<S: Store> Replica<S> {
         let grant = self.roster.member(&self.me).map(|m| m.grant).unwrap_or_default();
         let right = self.roster.right(&grant).and_then(|right| right.max_bytes);
         if right.is_some_and(|max| change.totals.bytes() > max) {
-            let refused = WriteRefused::NotAllowed("its quota is used up");
+            let refused = WriteRefused::NotAllowed("it would go over its quota");
             for (token, _) in group.tokens {
                 self.out.push_back(Output::WriteRefused(token, refused.clone()));
             }

@@ -255,6 +255,19 @@ pub enum Refusal {
     Unable,
 }
 
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::UnknownTicket => f.write_str("its ticket is unknown here"),
+            Self::Expired => f.write_str("its ticket has expired"),
+            Self::Used(by) => write!(f, "its ticket was already used by \"{}\"", by.label),
+            Self::Invalid => f.write_str("its request makes no sense"),
+            Self::NotAMember => f.write_str("it is no member of this swarm"),
+            Self::Unable => f.write_str("this device can admit nobody just now"),
+        }
+    }
+}
+
 /// See [`Refusal::Used`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UsedBy {

@@ -38,8 +38,9 @@ fn two_machines_that_know_no_address_find_each_other() {
         let old = [a.address("tcp"), b.address("tcp")];
         a.kill();
         b.kill();
-        a.up();
-        b.start(&[]);
+        let listen = format!("/ip4/0.0.0.0/tcp/{}", 4001 + round);
+        a.up_with(&["--listen", &listen]);
+        b.start(&["--listen", &listen]);
         let begun = std::time::Instant::now();
         b.answers();
         connected(&[&a, &b]);

@@ -38,8 +38,11 @@ pub async fn run(args: Get, settings: &Settings, out: Output) -> Result<(), Fail
 fn not_found(key: &Data, answer: &GetAnswer) -> Failure {
     let name = text::escaped(&key.0);
     let failure = Failure::new(Kind::NotFound, format!("There is no key \"{name}\"."));
-    let hidden = answer.siblings.iter().any(|sibling| sibling.value.is_some());
-    if hidden {
+    let expired = answer.siblings.first().is_some_and(Sibling::expired);
+    let hidden = answer.siblings.iter().any(|s| s.value.is_some() && !s.expired());
+    if expired {
+        failure.hint("Its value has expired.")
+    } else if hidden {
         failure.hint(format!("A concurrent delete hides a value: swarmkv get --siblings {name}"))
     } else {
         failure.hint("See which keys there are: swarmkv ls --keys-only")
@@ -56,6 +59,7 @@ fn print_siblings(key: &Data, answer: &GetAnswer, out: Output) -> Result<(), Fai
     for (i, sibling) in answer.siblings.iter().enumerate() {
         let state = match &sibling.value {
             None => "deleted",
+            Some(_) if sibling.expired() => "expired",
             Some(_) if i == 0 && answer.value.is_some() => "shown",
             Some(_) => "other",
         };

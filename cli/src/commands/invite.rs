@@ -32,11 +32,15 @@ pub async fn run(args: Invite, settings: &Settings, out: Output) -> Result<(), F
     let devices = text::plural(args.uses.into(), "device");
     let role = answer.role;
     let limits = limits(&request);
-    out.talk(format!("Good for {time} and {devices}, which becomes {role}{limits}."));
+    out.talk(format!("Good for {time} and {devices}, to join as {role}{limits}."));
     if answer.addrs.is_empty() {
         out.talk("This device knows no address of its own yet: the ticket may not reach it.");
     }
     out.talk("On the other device: swarmkv join TICKET");
+    out.talk(
+        "It will show two check words, and so will this device's peer: in its window, or, started \
+         with --detach, in up.log in its data directory.",
+    );
     Ok(())
 }
 

@@ -58,15 +58,21 @@ fn row(peer: &PeerInfo) -> Vec<String> {
         known(&peer.source),
         known(&peer.transport),
         address,
-        short_count(peer.behind),
-        short_count(peer.ahead),
+        lag(peer, peer.behind),
+        lag(peer, peer.ahead),
         equal(peer),
     ]
 }
 
-/// How long ago both sides were seen equal: `now` within ten seconds.
+/// How far a connected peer is; nothing is known of another.
+fn lag(peer: &PeerInfo, operations: u64) -> String {
+    if peer.connected { short_count(operations) } else { "-".into() }
+}
+
+/// How long ago both sides were seen equal on this connection: `now` within ten seconds.
 fn equal(peer: &PeerInfo) -> String {
     match peer.equal_ms_ago {
+        None if !peer.connected => "-".into(),
         None => "never".into(),
         Some(0..10_000) if peer.behind == 0 && peer.ahead == 0 => "now".into(),
         Some(millis) => short_time(millis / 1000),

@@ -120,7 +120,7 @@ impl From<WriteError> for ApiError {
                 let hint = if there.is_empty() {
                     "nothing is there".to_owned()
                 } else {
-                    format!("there is: {}", there.join(" "))
+                    format!("there is {} (see: swarmkv get --meta KEY)", there.join(" "))
                 };
                 Self::new(ErrorKind::Condition, text).hint(hint)
             }
@@ -141,6 +141,7 @@ impl From<ReadError> for ApiError {
             .hint("see how far it is with: swarmkv status"),
             ReadError::NotYet(_) => Self::new(ErrorKind::Timeout, text)
                 .hint("wait longer with --timeout, or see who is connected with: swarmkv peers"),
+            ReadError::NoSuchVersion => Self::new(ErrorKind::Invalid, text),
             ReadError::Store(_) => Self::new(ErrorKind::Failed, text),
             ReadError::Stopped => stopped(),
         }

@@ -131,6 +131,14 @@ pub struct Sibling {
     pub expires_at: Option<u64>,
 }
 
+impl Sibling {
+    /// Whether its value is past its time, by this machine's clock.
+    #[must_use]
+    pub fn expired(&self) -> bool {
+        self.expires_at.is_some_and(|at| at <= crate::clock::wall_millis())
+    }
+}
+
 /// Asks for one page of keys, ascending.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

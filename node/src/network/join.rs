@@ -307,14 +307,14 @@ impl Caller {
     fn on_failure(&mut self, error: DialError) -> Result<(), AskError> {
         let (DialError::WrongPeerId { address, .. } | DialError::LocalPeerId { address }) = &error
         else {
-            return Err(self.failure(error.to_string()));
+            return Err(self.failure(peer::dial_reason(&error)));
         };
         let address = peer::bare(address);
         let before = self.addrs.len();
         self.addrs.retain(|addr| *addr != address);
         self.wrong = Some(address);
         if self.addrs.is_empty() || self.addrs.len() == before {
-            return Err(self.failure(error.to_string()));
+            return Err(self.failure(peer::dial_reason(&error)));
         }
         self.dial()
     }

@@ -1,8 +1,9 @@
 //! Device ids as libp2p peer ids and back, and what makes an address usable.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, TcpListener, UdpSocket};
 
 use libp2p::multiaddr::Protocol;
+use libp2p::swarm::DialError;
 use libp2p::{Multiaddr, PeerId};
 use swarmkv_protocol::id::{DeviceId, SwarmId};
 
@@ -52,6 +53,45 @@ pub(super) fn parse_addr(text: &str) -> Option<(Multiaddr, Option<DeviceId>)> {
     };
     transport_of(&addr)?;
     Some((addr, peer))
+}
+
+/// Whether an address can be listened on. The transport shares its port with whoever else would share
+/// it; two peers on one port would each get half of the connections.
+pub(super) fn check_free(addr: &Multiaddr) -> std::io::Result<()> {
+    let mut parts = addr.iter();
+    let ip: IpAddr = match parts.next() {
+        Some(Protocol::Ip4(ip)) => ip.into(),
+        Some(Protocol::Ip6(ip)) => ip.into(),
+        _ => return Ok(()),
+    };
+    match parts.next() {
+        Some(Protocol::Tcp(port)) => TcpListener::bind((ip, port)).map(drop),
+        Some(Protocol::Udp(port)) => UdpSocket::bind((ip, port)).map(drop),
+        _ => Ok(()),
+    }
+}
+
+/// The last cause of an error: what the system said, without what every layer put around it.
+pub(super) fn innermost(error: &dyn std::error::Error) -> String {
+    let mut last = error;
+    while let Some(source) = last.source() {
+        last = source;
+    }
+    last.to_string()
+}
+
+/// Why nobody could be reached, for people: each address with what the system said of it.
+pub(super) fn dial_reason(error: &DialError) -> String {
+    let DialError::Transport(failures) = error else {
+        return innermost(error);
+    };
+    let mut reasons = Vec::new();
+    for (addr, failure) in failures {
+        let reason = innermost(failure);
+        let reason = reason.split(" (os error").next().unwrap_or(&reason);
+        reasons.push(format!("{}: {reason}", bare(addr)));
+    }
+    reasons.join("; ")
 }
 
 /// Drops a `/p2p/` suffix.

@@ -81,10 +81,9 @@ impl Task {
         for addr in &config.listen {
             let (parsed, _) =
                 peer::parse_addr(addr).ok_or_else(|| NetworkError::BadAddress(addr.clone()))?;
-            swarm.listen_on(parsed).map_err(|error| NetworkError::Listen {
-                addr: addr.clone(),
-                reason: error.to_string(),
-            })?;
+            let cannot = |reason: String| NetworkError::Listen { addr: addr.clone(), reason };
+            peer::check_free(&parsed).map_err(|error| cannot(error.to_string()))?;
+            swarm.listen_on(parsed).map_err(|error| cannot(peer::innermost(&error)))?;
         }
         let now = Instant::now();
         let mut tick = interval(limits::TICK);

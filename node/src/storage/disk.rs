@@ -173,6 +173,22 @@ impl Disk {
         self.layers().building.meta.insert("fingerprint", now);
     }
 
+    /// The port that this peer last listened on; `transport` is `tcp-port` or `quic-port`.
+    pub(crate) fn port(&self, transport: &'static str) -> Option<u16> {
+        let bytes = self.meta(transport).ok().flatten()?;
+        Some(u16::from_be_bytes(bytes[..].try_into().ok()?))
+    }
+
+    /// Notes that port; says whether there is something to sync.
+    pub(crate) fn set_port(&self, transport: &'static str, port: u16) -> bool {
+        let changed = self.port(transport) != Some(port);
+        if changed {
+            let bytes = Bytes::from(&port.to_be_bytes()[..]);
+            self.layers().building.meta.insert(transport, bytes);
+        }
+        changed
+    }
+
     /// Remembers that a member was reached at `addr` at Unix millisecond `now`, for the next start;
     /// says whether there is something to sync. Of many, the ones that last worked are kept.
     pub(crate) fn remember_address(&self, device: &DeviceId, addr: &str, now: u64) -> bool {

@@ -26,7 +26,7 @@ pub(super) const STATEMENTS: Table = TableDefinition::new("statements");
 pub(super) const TICKETS: Table = TableDefinition::new("tickets");
 /// device (32) ‖ multiaddress → when it last worked, in Unix milliseconds (8).
 pub(super) const ADDRESSES: Table = TableDefinition::new("addresses");
-/// name → value: `format`, `genesis`, `caught-up`, `fingerprint`.
+/// name → value: `format`, `genesis`, `caught-up`, `fingerprint`, `tcp-port`, `quic-port`.
 pub(super) const META: Table = TableDefinition::new("meta");
 
 /// Length of a [`Place`] in bytes.

@@ -67,8 +67,12 @@ fn run(dir: &Path, args: &[&str]) -> Result<String, Failure> {
 
 impl Peer {
     fn up(dir: &Path) -> Result<Self, Failure> {
+        Self::up_with(dir, &[])
+    }
+
+    fn up_with(dir: &Path, more: &[&str]) -> Result<Self, Failure> {
         let mut command = Command::new(binary()?);
-        command.arg("--data-dir").arg(dir).args(["up", "--quiet"]);
+        command.arg("--data-dir").arg(dir).args(["up", "--quiet"]).args(more);
         let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
         Ok(Self { child, dir: dir.to_owned() })
     }
@@ -181,11 +185,12 @@ async fn measure(keys: u64) -> Result<(), Failure> {
 /// From `up` to a connection that only multicast DNS can have brought: both listen on new ports.
 async fn discovery(dirs: &[PathBuf; 3]) -> Result<(), Failure> {
     let mut times = Vec::new();
-    for _ in 0..5 {
-        let a = Peer::up(&dirs[0])?;
+    for round in 0..5 {
+        let listen = [0, 1].map(|side| format!("/ip4/0.0.0.0/tcp/{}", 4101 + 2 * round + side));
+        let a = Peer::up_with(&dirs[0], &["--listen", &listen[0]])?;
         a.until(|status| !status.listen.is_empty()).await?;
         let began = Instant::now();
-        let b = Peer::up(&dirs[1])?;
+        let b = Peer::up_with(&dirs[1], &["--listen", &listen[1]])?;
         let status = b.until(|status| status.peers.len() == 1).await?;
         times.push(began.elapsed());
         // Whoever did not dial calls the connection direct.

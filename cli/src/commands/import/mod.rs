@@ -190,7 +190,7 @@ impl Running {
         let written = text::plural(self.puts + self.deletes, "write");
         let until = self.lost.map_or(self.handed, |lost| lost - 1);
         let account = match (self.puts + self.deletes, self.lost) {
-            (0, None) => "Nothing was written.".to_owned(),
+            (0, _) => "Nothing was written.".to_owned(),
             (_, None) => format!("On disk: {written}, all of lines 1 to {until}; nothing after."),
             (_, Some(_)) => format!(
                 "On disk: {written}, among them all of lines 1 to {until}; later lines in part."
