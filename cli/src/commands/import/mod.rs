@@ -13,6 +13,7 @@ use indicatif::ProgressBar;
 use serde_json::json;
 use swarmkv_node::api::ClientError;
 use swarmkv_node::api::wire::{Data, ErrorKind, WriteRequest};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{Receiver, channel};
 use tokio::task::JoinSet;
 
@@ -104,14 +105,13 @@ impl Running {
 
     /// Sends batches until the lines end, one is wrong, a write fails, or a person says stop.
     async fn feed(&mut self, items: &mut Receiver<Item>) -> Result<(), Failure> {
-        let interrupt = tokio::signal::ctrl_c();
-        tokio::pin!(interrupt);
+        let signals = |e| Failure::io("signals", &e);
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(signals)?;
+        let mut terminate = signal(SignalKind::terminate()).map_err(signals)?;
         loop {
             let item = tokio::select! {
-                _ = &mut interrupt => {
-                    return Err(Failure::new(Kind::Interrupted, "Interrupted.")
-                        .hint("Run it again on the same file to do the rest."));
-                }
+                _ = interrupt.recv() => return Err(interrupted()),
+                _ = terminate.recv() => return Err(interrupted()),
                 item = items.recv() => item,
             };
             match item {
@@ -199,6 +199,11 @@ impl Running {
         failure.message = format!("{} {account}", failure.message);
         failure
     }
+}
+
+fn interrupted() -> Failure {
+    Failure::new(Kind::Interrupted, "Interrupted.")
+        .hint("Run it again on the same file to do the rest.")
 }
 
 async fn deliver(mut peer: Peer, batch: Batch, timeout: Duration) -> Sent {
