@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use swarmkv_protocol::engine::Engine;
-use swarmkv_protocol::id::{DeviceId, Hash, LogId, Version};
+use swarmkv_protocol::id::{Branch, DeviceId, Hash, Version};
 use swarmkv_protocol::io::{Change, Verdict as CoreVerdict};
 use swarmkv_protocol::io::{Fault, Input, InviteRefused, Output, SessionId, Token, WriteRefused};
 use swarmkv_protocol::message;
@@ -61,7 +61,7 @@ pub(crate) struct Identity {
 
 /// What the replica had when a sync began.
 struct Heads {
-    heads: Arc<BTreeMap<LogId, u64>>,
+    heads: Arc<BTreeMap<Branch, u64>>,
     caught_up: bool,
     hash: Hash,
 }

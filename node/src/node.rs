@@ -151,5 +151,7 @@ impl Drop for Node {
 }
 
 fn damaged(e: &swarmkv_protocol::roster::BadStatement) -> DirError {
-    DirError::Store(swarmkv_protocol::store::StoreError(format!("the genesis is damaged: {e}")))
+    DirError::Store(swarmkv_protocol::store::StoreError::Failed(format!(
+        "the genesis is damaged: {e}"
+    )))
 }

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use swarmkv_protocol::id::{DeviceId, Hash, LogId, Version};
+use swarmkv_protocol::id::{Branch, DeviceId, Hash, Version};
 use swarmkv_protocol::op::Slot;
 use swarmkv_protocol::store::StoreError;
 use swarmkv_protocol::view::{Shown, View};
@@ -24,7 +24,7 @@ const PAGE_KEYS: usize = 65_536;
 /// One moment of the replica.
 pub(crate) struct ReadState {
     pub(crate) snapshot: Snapshot,
-    pub(crate) heads: Arc<BTreeMap<LogId, u64>>,
+    pub(crate) heads: Arc<BTreeMap<Branch, u64>>,
     pub(crate) labels: Arc<BTreeMap<DeviceId, String>>,
     pub(crate) caught_up: bool,
     /// Hash of roster and version digest at that moment.
@@ -50,19 +50,20 @@ impl ReadState {
 
     /// Whether a write is here (or a later one of its log, which replaced it or came after it).
     pub(crate) fn covers(&self, version: &Version) -> bool {
-        self.head(&version.log) >= version.seq
+        let there = self.heads.iter().filter(|(branch, _)| branch.log == version.log);
+        there.map(|(_, seq)| *seq).max().unwrap_or(0) >= version.seq
     }
 
     /// Whether another write stands in the place that `version` names. One that was replaced since
     /// cannot be told.
     pub(crate) fn contradicts(&self, key: &[u8], version: &Version) -> bool {
         let there = self.snapshot.slots(key).unwrap_or_default();
-        let place = there.iter().find(|s| s.log == version.log && s.seq == version.seq);
+        let place = there.iter().find(|s| s.branch.log == version.log && s.seq == version.seq);
         place.is_some_and(|raw| raw.open().is_ok_and(|slot| slot.version() != *version))
     }
 
-    fn head(&self, log: &LogId) -> u64 {
-        self.heads.get(log).copied().unwrap_or(0)
+    fn head(&self, branch: &Branch) -> u64 {
+        self.heads.get(branch).copied().unwrap_or(0)
     }
 
     fn label(&self, device: &DeviceId) -> String {
@@ -71,7 +72,7 @@ impl ReadState {
 
     /// The merged view of a key.
     pub(crate) fn view(&self, key: &[u8]) -> Result<View, StoreError> {
-        View::merge(&self.snapshot.slots(key)?, |log| self.head(log))
+        View::merge(&self.snapshot.slots(key)?, |branch| self.head(branch))
     }
 
     /// What a key shows.
@@ -106,7 +107,7 @@ impl ReadState {
             if request.after.as_ref().is_some_and(|after| key <= after.0) {
                 continue;
             }
-            let view = View::merge(&raw, |log| self.head(log))?;
+            let view = View::merge(&raw, |branch| self.head(branch))?;
             if let Some(value) = shown(&view, wall) {
                 items.push(self.item(&key, value, &view, request.keys_only));
                 bytes += items.last().map_or(0, |item: &ListItem| item.key.0.len() + item.size);

@@ -68,7 +68,7 @@ pub fn init(data_dir: &Path, name: &str, label: &str) -> Result<Founded, InitErr
     disk.set_genesis(roster.genesis_bytes());
     disk.set_fingerprint(&dir.fingerprint()?);
     // Its own swarm's first replica lacks nothing.
-    disk.apply(vec![Write::CaughtUp]);
+    disk.apply(vec![Write::CaughtUp(true)]);
     disk.sync().map_err(DirError::Store)?;
     dir.note_swarm(name)?;
     Ok(Founded {

@@ -49,9 +49,9 @@ impl Driver {
             (false, None) => None,
         };
         LogInfo {
-            author: self.label(&log.log.author),
-            author_id: log.log.author.to_string(),
-            epoch: format!("{:08x}", log.log.epoch),
+            author: self.label(&log.branch.log.author),
+            author_id: log.branch.log.author.to_string(),
+            epoch: format!("{:08x}", log.branch.log.epoch),
             seq: log.seq,
             slots: log.slots,
             bytes: log.bytes,

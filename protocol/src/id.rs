@@ -163,6 +163,55 @@ impl fmt::Debug for LogId {
     }
 }
 
+/// One history of a log, as this replica keeps it. A log has one, unless its author signed two that
+/// cannot follow from each other (a fork); for a while there is a second when a log is fetched afresh.
+/// The number is this replica's own affair and never travels.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Branch {
+    /// The log.
+    pub log: LogId,
+    /// Tells this log's histories apart here.
+    pub number: u16,
+}
+
+impl Branch {
+    /// Length of [`Branch::to_bytes`].
+    pub const LEN: usize = LogId::LEN + 2;
+
+    /// Fixed-width big-endian form: byte order equals `Ord`, so that stores can use it as a key.
+    #[must_use]
+    pub fn to_bytes(&self) -> [u8; Self::LEN] {
+        let mut out = [0; Self::LEN];
+        out[..LogId::LEN].copy_from_slice(&self.log.to_bytes());
+        out[LogId::LEN..].copy_from_slice(&self.number.to_be_bytes());
+        out
+    }
+
+    /// Reads [`Branch::to_bytes`] back.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8; Self::LEN]) -> Self {
+        let mut log = [0; LogId::LEN];
+        log.copy_from_slice(&bytes[..LogId::LEN]);
+        let number = u16::from_be_bytes([bytes[LogId::LEN], bytes[LogId::LEN + 1]]);
+        Self { log: LogId::from_bytes(&log), number }
+    }
+}
+
+impl From<LogId> for Branch {
+    fn from(log: LogId) -> Self {
+        Self { log, number: 0 }
+    }
+}
+
+impl fmt::Debug for Branch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.number {
+            0 => write!(f, "{:?}", self.log),
+            number => write!(f, "{:?}#{number}", self.log),
+        }
+    }
+}
+
 /// Names one write exactly: its log, its sequence number there, and the start of its hash.
 ///
 /// Naming by hash makes a claim about a write that does not exist yet infeasible.

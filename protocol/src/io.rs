@@ -1,7 +1,7 @@
 //! What goes into the engine and what comes out of it.
 
 use crate::codec::Bytes;
-use crate::id::{DeviceId, Hash, LogId, Version};
+use crate::id::{Branch, DeviceId, Hash, Version};
 use crate::op::Body;
 use crate::store::{StoreError, Write};
 use crate::ticket::Invite;
@@ -86,6 +86,8 @@ pub enum Input {
         /// What is allowed.
         invite: Invite,
     },
+    /// A local user asks for everything stored to be checked against what was signed, now.
+    Scrub,
     /// Nothing but time passed.
     Tick,
 }
@@ -200,8 +202,8 @@ impl Fault {
 /// How one log stands, for `status`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogStatus {
-    /// The log.
-    pub log: LogId,
+    /// The log, and which history of it.
+    pub branch: Branch,
     /// Last proven operation.
     pub seq: u64,
     /// Live slots, tombstones too.
@@ -216,6 +218,8 @@ pub struct LogStatus {
     pub frozen: Option<Hash>,
     /// Two histories of this log were seen.
     pub forked: bool,
+    /// What was stored of it proved damaged: it is being fetched afresh.
+    pub aside: bool,
 }
 
 /// Running totals since the start, for `status` and tests.
@@ -227,6 +231,10 @@ pub struct Counters {
     pub commits_applied: u64,
     /// Logs moved forward by repair.
     pub logs_repaired: u64,
+    /// Histories found damaged and set aside.
+    pub set_aside: u64,
+    /// Slots checked against what was signed.
+    pub scrubbed: u64,
     /// Slots received by repair.
     pub slots_received: u64,
     /// Messages that every honest node would refuse.
@@ -235,6 +243,8 @@ pub struct Counters {
     pub ignored: u64,
     /// Repair sessions begun.
     pub pulls: u64,
+    /// Repair sessions begun to close a gap on the live path.
+    pub gap_pulls: u64,
     /// Repair sessions that found both sides equal.
     pub pulls_equal: u64,
 }

@@ -10,6 +10,7 @@
 //! that a member did not sign.
 
 mod admit;
+mod branches;
 pub mod codec;
 pub mod commit;
 pub mod crypto;
@@ -28,6 +29,7 @@ mod random;
 mod reconcile;
 mod replica;
 pub mod roster;
+mod scrub;
 pub mod slots;
 pub mod store;
 pub mod ticket;

@@ -41,11 +41,15 @@ pub const MAX_FRAME: usize = 1280 * 1024;
 pub const MAX_SERVED: usize = 32;
 /// Repair sessions served at once to one peer.
 pub const MAX_SERVED_PER_PEER: usize = 4;
+/// Repair sessions that close gaps at once, one a peer.
+pub const MAX_GAP_PULLS: usize = 4;
 /// Slots tidied in one step after a log moved on.
 pub const CHORE_SLOTS: usize = 1024;
 
 /// Logs that a replica follows.
 pub const MAX_LOGS: usize = 8192;
+/// Histories kept of a log that its author forked.
+pub const MAX_BRANCHES: usize = 8;
 /// Statements in a roster.
 pub const MAX_STATEMENTS: usize = 4096;
 /// Bytes of statements in one repair frame; the rest follow in the next session.
@@ -83,6 +87,18 @@ pub const REPAIR_EVERY_MS: u64 = 4_000;
 pub const PULL_STALLED_MS: u64 = 10_000;
 /// A peer whose offer for a log proved false is not asked for that log for this long, in milliseconds.
 pub const DISTRUST_MS: u64 = 60_000;
+/// Slots read again in one step of scrubbing, and their bytes at most.
+pub const SCRUB_SLOTS: usize = 128;
+/// See [`SCRUB_SLOTS`].
+pub const SCRUB_BYTES: usize = 256 * 1024;
+/// Pause between steps of scrubbing, in milliseconds: 64 slots a second.
+pub const SCRUB_EVERY_MS: u64 = 2_000;
+/// Slots read again in one step when there is a reason for haste.
+pub const SCRUB_FAST_SLOTS: usize = 512;
+/// Pause between steps then, in milliseconds.
+pub const SCRUB_FAST_MS: u64 = 10;
+/// Pause after everything was read once, in milliseconds.
+pub const SCRUB_REST_MS: u64 = 3_600_000;
 /// Pause before introducing ourselves to one peer again, in milliseconds.
 pub const INTRODUCE_EVERY_MS: u64 = 5_000;
 

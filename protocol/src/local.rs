@@ -2,20 +2,20 @@
 
 use crate::codec::{self, Bytes};
 use crate::commit::{self, Header, VerifiedCommit};
-use crate::id::{DeviceId, Hash, Version};
+use crate::id::{Branch, DeviceId, Hash, Version};
 use crate::io::{Change, Condition, Fault, Output, Token, WriteRefused};
 use crate::limits::{
     GROUP_BYTES, GROUP_OPS, MAX_GOSSIP, MAX_GOSSIP_VALUE, MAX_QUEUED_WRITES, MAX_TX_BYTES,
     MAX_TX_OPS, VERSION,
 };
-use crate::log::Log;
+use crate::log::{Chore, Log, Standing};
 use crate::message::{self, Gossip};
 use crate::op::{Body, Op, Slot};
 use crate::replica::Replica;
 use crate::roster::Role;
 use crate::store::{Store, StoreError};
 use crate::time::{HybridClock, Now};
-use crate::view::{Shown, View};
+use crate::view::{Seen, Shown, View};
 
 impl<S: Store> Replica<S> {
     pub(crate) fn enqueue(&mut self, token: Token, changes: Vec<Change>) {
@@ -76,9 +76,8 @@ impl<S: Store> Replica<S> {
     /// Signs one group of queued writes as one commit.
     pub(crate) fn commit(&mut self, now: Now) -> Result<(), Fault> {
         self.settle_epoch(now);
-        let own = self.logs.get(&self.own).cloned().unwrap_or_else(|| Log::new(self.own));
-        let hlc =
-            self.clock.tick(now, own.head.as_ref().map(|h| h.header().hlc).unwrap_or_default());
+        let own = self.writing();
+        let hlc = self.clock.tick(now, own.stamp());
         let mut group = Group::default();
         while let Some((token, changes)) = self.queue.front() {
             let bytes: usize = changes.iter().map(size_hint).sum();
@@ -100,23 +99,39 @@ impl<S: Store> Replica<S> {
         if group.slots.is_empty() {
             return Ok(());
         }
-        let change = own.advance(&group.slots, &[], &self.store)?;
-        let grant = self.roster.member(&self.me).map(|m| m.grant).unwrap_or_default();
-        let right = self.roster.right(&grant).and_then(|right| right.max_bytes);
-        if right.is_some_and(|max| change.totals.bytes() > max) {
+        if !self.sign(own, hlc, group.slots)? {
             let refused = WriteRefused::NotAllowed("it would go over its quota");
             for (token, _) in group.tokens {
                 self.out.push_back(Output::WriteRefused(token, refused.clone()));
             }
             return Ok(());
         }
+        for (token, versions) in group.tokens {
+            self.out.push_back(Output::Written(token, versions));
+        }
+        Ok(())
+    }
+
+    /// Signs slots as the own log's next commit, keeps and spreads it; false if they exceed the quota.
+    fn sign(
+        &mut self,
+        own: Log,
+        hlc: crate::time::Hlc,
+        slots: Vec<(Slot, Bytes)>,
+    ) -> Result<bool, StoreError> {
+        let change = own.advance(&slots, &[], &self.store)?;
+        let grant = self.roster.member(&self.me).map(|m| m.grant).unwrap_or_default();
+        let quota = self.roster.right(&grant).and_then(|right| right.max_bytes);
+        if quota.is_some_and(|max| change.totals.bytes() > max) {
+            return Ok(false);
+        }
         let header = Header {
             version: VERSION,
             swarm: self.roster.swarm(),
             grant,
-            log: own.id,
-            last_seq: own.seq() + group.slots.len() as u64,
-            count: u32::try_from(group.slots.len()).unwrap_or(u32::MAX),
+            log: own.id.log,
+            last_seq: own.seq() + slots.len() as u64,
+            count: u32::try_from(slots.len()).unwrap_or(u32::MAX),
             hlc,
             prev: own.head_hash(),
             ops_hash: Hash::default(),
@@ -127,27 +142,71 @@ impl<S: Store> Replica<S> {
             expired_upto: None,
             closes: if own.head.is_none() { self.closes } else { None },
         };
-        let commit = commit::sign(&self.key, header, group.slots);
+        let commit = commit::sign(&self.key, header, slots);
         self.counters.commits_signed += 1;
         self.settle(own, &commit, change);
         self.out.push_back(Output::Publish(announce(&commit)));
-        for (token, versions) in group.tokens {
-            self.out.push_back(Output::Written(token, versions));
-        }
-        Ok(())
+        Ok(true)
+    }
+
+    /// The own log's branch that writing goes on in.
+    fn writing(&self) -> Log {
+        let there = self.branches(self.own).next().cloned();
+        there.unwrap_or_else(|| Log::new(self.own.into()))
     }
 
     /// Opens a new epoch when the own log cannot safely go on.
     fn settle_epoch(&mut self, now: Now) {
-        let Some(log) = self.logs.get(&self.own) else {
-            return;
-        };
-        let last = log.head.as_ref().map(|h| h.header().hlc).unwrap_or_default();
-        let runaway = HybridClock::runs_away(last, now);
-        if runaway || log.unsettled() || log.forked || log.frozen.is_some() {
+        let several = self.branches(self.own).nth(1).is_some();
+        let log = self.writing();
+        let runaway = HybridClock::runs_away(log.stamp(), now);
+        let stuck = log.unsettled() || log.forked || log.frozen.is_some();
+        if runaway || stuck || several || log.standing != Standing::Shown {
             self.rotate();
             self.clock.reset_lead(now);
         }
+    }
+
+    /// Writes a few slots of an own branch that is set aside again, each as it was: what another write
+    /// here has named or replaced since is left out.
+    pub(crate) fn salvage_step(&mut self, now: Now, id: Branch, after: u64) -> Result<(), Fault> {
+        let Some(aside) = self.logs.get(&id).cloned() else { return Ok(()) };
+        let step = self.store.slots_after(&id, after, aside.seq(), GROUP_OPS, GROUP_BYTES)?;
+        self.settle_epoch(now);
+        let own = self.writing();
+        let hlc = self.clock.tick(now, own.stamp());
+        let mut slots = Vec::with_capacity(step.len());
+        for raw in &step {
+            // What cannot be read any more is lost.
+            let Ok(slot) = raw.open() else { continue };
+            let view = self.view(&slot.op.key)?;
+            let version = slot.version();
+            let newer = |seen: &Seen| {
+                seen.version == version
+                    || seen.slot.op.ctx.contains(&version)
+                    || seen.slot.log.author == self.me && seen.slot.hlc > slot.hlc
+            };
+            if !aside.is_latest(raw, aside.seq(), &self.store)? || view.seen().any(newer) {
+                continue;
+            }
+            let ctx = slot.op.ctx.into_iter().filter(|named| named.log != own.id.log).collect();
+            let op = Op { ctx, ..slot.op };
+            let bytes = Bytes(codec::encode(&op));
+            let seq = own.seq() + slots.len() as u64 + 1;
+            slots.push((Slot { log: own.id.log, seq, hlc, op, size: bytes.len() }, bytes));
+        }
+        if !slots.is_empty() {
+            self.sign(own, hlc, slots)?;
+        }
+        if let Some(aside) = self.logs.get_mut(&id) {
+            match step.last() {
+                Some(last) => aside.chore = Chore::Salvage(last.seq),
+                None => aside.give_up(),
+            }
+            let write = aside.write();
+            self.persist(vec![write]);
+        }
+        Ok(())
     }
 
     /// A peer shows an own head that this replica does not have: the data directory is a copy, or an
@@ -184,14 +243,14 @@ impl<S: Store> Replica<S> {
                 }
             }
             let op = Op {
-                ctx: view.context(&own.id),
+                ctx: view.context(&own.id.log),
                 key: change.key,
                 body: change.body,
                 expires_at: change.expires_at,
             };
             let bytes = Bytes(codec::encode(&op));
             let seq = own.seq() + (group.slots.len() + slots.len()) as u64 + 1;
-            slots.push((Slot { log: own.id, seq, hlc, op, size: bytes.len() }, bytes));
+            slots.push((Slot { log: own.id.log, seq, hlc, op, size: bytes.len() }, bytes));
         }
         Ok(Ok(slots))
     }

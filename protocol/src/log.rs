@@ -7,11 +7,13 @@ use serde::{Deserialize, Serialize};
 use crate::codec::{self, Bytes, tuple_codec};
 use crate::commit::VerifiedHeader;
 use crate::digest::Entry;
-use crate::id::{Hash, Hash8, LogId};
+use crate::id::{Branch, Hash, Hash8};
 use crate::limits::CHORE_SLOTS;
 use crate::op::Slot;
+use crate::scrub::Scrubbed;
 use crate::slots::Totals;
 use crate::store::{RawSlot, Store, StoreError, Write};
+use crate::time::Hlc;
 
 /// Tidying that a log still owes, done in small steps so that nothing waits for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,6 +25,22 @@ pub(crate) enum Chore {
     /// What is staged proved false: drop every slot above the head, then what those after this number
     /// superseded (the head stands meanwhile).
     Purge(u64),
+    /// The whole branch is given up: drop everything.
+    Drop,
+    /// What lies after this number is written again in another log; then the branch is given up.
+    Salvage(u64),
+}
+
+/// Whether a branch counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Standing {
+    /// Up to its head, if it has one.
+    Shown,
+    /// Fetched whole beside another history of the log and proven, not compared with that yet.
+    Unjudged,
+    /// What is stored is not what was signed any more: shown and offered to nobody, kept until it was
+    /// fetched afresh.
+    Aside,
 }
 
 /// What arrived by repair and is not proven yet.
@@ -43,10 +61,13 @@ pub(crate) struct Gone {
 }
 tuple_codec!(Gone { at, from, to });
 
-/// One log.
+/// One branch of a log.
 #[derive(Clone, Debug)]
 pub(crate) struct Log {
-    pub(crate) id: LogId,
+    pub(crate) id: Branch,
+    pub(crate) standing: Standing,
+    /// How far scrubbing is; in memory only.
+    pub(crate) scrubbed: Option<Scrubbed>,
     pub(crate) head: Option<VerifiedHeader>,
     pub(crate) totals: Totals,
     pub(crate) staged: Option<Staged>,
@@ -77,7 +98,7 @@ impl From<&Totals> for Sums {
 impl Sums {
     fn open(&self) -> Result<Totals, StoreError> {
         Totals::from_parts(&self.accumulator, self.count, self.bytes)
-            .ok_or_else(|| StoreError("a log's sums are damaged".into()))
+            .ok_or_else(|| StoreError::failed("a log's sums are damaged"))
     }
 }
 
@@ -90,19 +111,24 @@ struct Record {
     frozen: Option<Hash>,
     forked: bool,
     left: bool,
+    standing: Standing,
 }
-tuple_codec!(Record { head, sums, staged, chore, gone, frozen, forked, left });
+tuple_codec!(Record { head, sums, staged, chore, gone, frozen, forked, left, standing });
 
 /// What applying slots to a log would change.
 pub(crate) struct Change {
     pub(crate) totals: Totals,
     pub(crate) writes: Vec<Write>,
+    /// What scrubbing has summed up, without what is replaced.
+    pub(crate) scrubbed: Option<Scrubbed>,
 }
 
 impl Log {
-    pub(crate) fn new(id: LogId) -> Self {
+    pub(crate) fn new(id: Branch) -> Self {
         Self {
             id,
+            standing: Standing::Shown,
+            scrubbed: None,
             head: None,
             totals: Totals::default(),
             staged: None,
@@ -114,8 +140,9 @@ impl Log {
         }
     }
 
-    pub(crate) fn from_record(id: LogId, bytes: &[u8]) -> Result<Self, StoreError> {
-        let damaged = |e: String| StoreError(format!("record of log {id:?} is damaged: {e}"));
+    pub(crate) fn from_record(id: Branch, bytes: &[u8]) -> Result<Self, StoreError> {
+        let damaged =
+            |e: String| StoreError::Failed(format!("record of log {id:?} is damaged: {e}"));
         let record: Record = codec::decode(bytes).map_err(|e| damaged(e.to_string()))?;
         let head = match &record.head {
             Some(b) => Some(VerifiedHeader::from_store(b).map_err(|e| damaged(e.to_string()))?),
@@ -134,6 +161,8 @@ impl Log {
             frozen: record.frozen,
             forked: record.forked,
             left: record.left,
+            standing: record.standing,
+            scrubbed: None,
             id,
         })
     }
@@ -149,8 +178,9 @@ impl Log {
             frozen: self.frozen,
             forked: self.forked,
             left: self.left,
+            standing: self.standing,
         };
-        Write::Log { log: self.id, record: Bytes(codec::encode(&record)) }
+        Write::Log { branch: self.id, record: Bytes(codec::encode(&record)) }
     }
 
     /// Last proven sequence number; 0: none.
@@ -158,8 +188,29 @@ impl Log {
         self.head.as_ref().map_or(0, |head| head.header().last_seq)
     }
 
+    /// Stamp of the head.
+    pub(crate) fn stamp(&self) -> Hlc {
+        self.head.as_ref().map(|head| head.header().hlc).unwrap_or_default()
+    }
+
     pub(crate) fn head_hash(&self) -> Hash {
         self.head.as_ref().map(VerifiedHeader::hash).unwrap_or_default()
+    }
+
+    /// Whether what it holds up to its head is shown and offered.
+    pub(crate) fn shown(&self) -> bool {
+        self.head.is_some() && self.standing == Standing::Shown && self.chore != Chore::Drop
+    }
+
+    /// Whether it is being fetched whole.
+    pub(crate) fn fetching(&self) -> bool {
+        self.head.is_none() && self.chore != Chore::Drop
+    }
+
+    /// Gives the branch up: nothing of it is shown from now on, tidying drops it.
+    pub(crate) fn give_up(&mut self) {
+        self.chore = Chore::Drop;
+        self.staged = None;
     }
 
     /// Whether slots may lie above the head: then commits wait.
@@ -169,7 +220,7 @@ impl Log {
 
     /// Whether slots that proved false are still to be dropped.
     pub(crate) fn purging(&self) -> bool {
-        matches!(self.chore, Chore::Purge(_))
+        matches!(self.chore, Chore::Purge(_) | Chore::Drop)
     }
 
     /// Gives up what is staged; tidying drops it.
@@ -178,17 +229,23 @@ impl Log {
         let from = match self.chore {
             Chore::None => self.seq(),
             Chore::Supersede((from, _)) | Chore::Purge(from) => from,
+            Chore::Drop | Chore::Salvage(_) => return,
         };
         self.chore = Chore::Purge(from);
     }
 
-    pub(crate) fn entry(&self) -> Entry {
-        Entry {
-            log: self.id,
+    /// What this branch says in a digest; nothing if it does not count.
+    pub(crate) fn entry(&self) -> Option<Entry> {
+        if !self.shown() && !self.fetching() {
+            return None;
+        }
+        Some(Entry {
+            log: self.id.log,
             seq: self.seq(),
             head: if self.head.is_some() { self.head_hash().short8() } else { Hash8::default() },
             staged: self.staged.as_ref().map_or(0, |staged| staged.upto),
-        }
+            refused: self.frozen.map(|hash| hash.short8()),
+        })
     }
 
     /// Ranges given up after the header at `base`.
@@ -215,34 +272,43 @@ impl Log {
         store: &impl Store,
     ) -> Result<Change, StoreError> {
         let mut totals = self.totals.clone();
+        let mut scrubbed = self.scrubbed.clone();
+        let mut replace = |older: &Slot| {
+            totals.remove(older);
+            if let Some(sums) = scrubbed.as_mut().filter(|sums| older.seq <= sums.upto) {
+                sums.totals.remove(older);
+            }
+        };
         let mut writes = Vec::new();
+        let mut again = Vec::new();
         let mut latest: BTreeMap<&[u8], &(Slot, Bytes)> = BTreeMap::new();
         for pair in slots {
             let slot = &pair.0;
             match latest.insert(&slot.op.key, pair) {
-                Some((older, _)) => totals.remove(older),
+                Some((older, _)) => again.push(older),
                 None => {
                     let below = self.own_slots(&slot.op.key, self.seq(), store)?;
                     if let Some(live) = below.last() {
-                        totals.remove(&live.open()?);
+                        replace(&live.open()?);
                     }
                     writes.extend(below.into_iter().map(|old| remove(&slot.op.key, &old)));
                 }
             }
-            totals.add(slot);
         }
         for live in self.live_in(retired, self.seq(), store)? {
             if !latest.contains_key(&live.op.key[..]) {
-                totals.remove(&live);
+                replace(&live);
                 writes.push(Write::RemoveSlot {
                     key: live.op.key.clone(),
-                    log: live.log,
+                    branch: self.id,
                     seq: live.seq,
                 });
             }
         }
-        writes.extend(latest.into_values().map(|(slot, bytes)| keep(slot, bytes.clone())));
-        Ok(Change { totals, writes })
+        slots.iter().for_each(|(slot, _)| totals.add(slot));
+        again.into_iter().for_each(|older| totals.remove(older));
+        writes.extend(latest.into_values().map(|(slot, bytes)| self.keep(slot, bytes.clone())));
+        Ok(Change { totals, writes, scrubbed })
     }
 
     /// Works out what setting slots from repair aside changes. A slot replaces an older staged one at
@@ -270,8 +336,8 @@ impl Log {
             }
             totals.add(slot);
         }
-        writes.extend(latest.into_values().map(|(slot, bytes)| keep(slot, bytes.clone())));
-        Ok(Change { totals, writes })
+        writes.extend(latest.into_values().map(|(slot, bytes)| self.keep(slot, bytes.clone())));
+        Ok(Change { totals, writes, scrubbed: None })
     }
 
     /// Works out what giving up `ranges` changes in the staged set. Stops as soon as fewer than
@@ -300,7 +366,7 @@ impl Log {
                 }
             }
         }
-        Ok(Change { totals, writes })
+        Ok(Change { totals, writes, scrubbed: None })
     }
 
     /// One step of the chore that is owed: what to drop, and the chore that is left.
@@ -310,14 +376,20 @@ impl Log {
         store: &impl Store,
     ) -> Result<(Vec<Write>, Chore), StoreError> {
         let (from, to) = match self.chore {
-            Chore::None => return Ok((Vec::new(), Chore::None)),
+            Chore::None | Chore::Salvage(_) => return Ok((Vec::new(), self.chore)),
             Chore::Supersede(range) => range,
             Chore::Purge(_) => (self.seq(), u64::MAX),
+            Chore::Drop => (0, u64::MAX),
         };
         let step = store.slots_after(&self.id, from, to, max_slots, usize::MAX)?;
         let mut writes = Vec::new();
         for raw in &step {
-            let key = raw.open()?.op.key;
+            // A branch set aside may hold what cannot be read any more; that has to go as well.
+            let key = match raw.open() {
+                Ok(slot) => slot.op.key,
+                Err(_) if self.chore == Chore::Drop => Bytes::default(),
+                Err(e) => return Err(e),
+            };
             if self.purging() {
                 writes.push(remove(&key, raw));
                 continue;
@@ -329,6 +401,10 @@ impl Log {
             (Some(last), Chore::Supersede(_)) => Chore::Supersede((last.seq, to)),
             (Some(_), chore) => chore,
             (None, Chore::Purge(from)) if from < self.seq() => Chore::Supersede((from, self.seq())),
+            (None, Chore::Drop) => {
+                writes.push(Write::RemoveLog { branch: self.id });
+                Chore::Drop
+            }
             (None, _) => Chore::None,
         };
         Ok((writes, left))
@@ -350,6 +426,11 @@ impl Log {
         Ok(own.last().is_some_and(|last| last.seq == raw.seq))
     }
 
+    /// This branch's slot on a key, if it has one.
+    pub(crate) fn live(&self, key: &[u8], store: &impl Store) -> Result<Option<Slot>, StoreError> {
+        self.own_slots(key, self.seq(), store)?.last().map(RawSlot::open).transpose()
+    }
+
     fn own_slots(
         &self,
         key: &[u8],
@@ -357,8 +438,13 @@ impl Log {
         store: &impl Store,
     ) -> Result<Vec<RawSlot>, StoreError> {
         let mut slots = store.slots(key)?;
-        slots.retain(|slot| slot.log == self.id && slot.seq <= upto);
+        slots.retain(|slot| slot.branch == self.id && slot.seq <= upto);
         Ok(slots)
+    }
+
+    fn keep(&self, slot: &Slot, bytes: Bytes) -> Write {
+        let raw = RawSlot { branch: self.id, seq: slot.seq, hlc: slot.hlc, op: bytes };
+        Write::Slot { key: slot.op.key.clone(), slot: raw }
     }
 
     fn live_in(
@@ -380,13 +466,6 @@ impl Log {
     }
 }
 
-fn keep(slot: &Slot, bytes: Bytes) -> Write {
-    Write::Slot {
-        key: slot.op.key.clone(),
-        slot: RawSlot { log: slot.log, seq: slot.seq, hlc: slot.hlc, op: bytes },
-    }
-}
-
 fn remove(key: &[u8], raw: &RawSlot) -> Write {
-    Write::RemoveSlot { key: key.into(), log: raw.log, seq: raw.seq }
+    Write::RemoveSlot { key: key.into(), branch: raw.branch, seq: raw.seq }
 }

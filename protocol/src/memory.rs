@@ -3,17 +3,17 @@
 use std::collections::BTreeMap;
 
 use crate::codec::Bytes;
-use crate::id::{Hash, Hash8, LogId};
+use crate::id::{Branch, Hash, Hash8};
 use crate::store::{RawSlot, Recovered, Store, StoreError, Write};
 use crate::time::Hlc;
 
 /// Everything a replica keeps, in maps.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MemoryStore {
-    slots: BTreeMap<(Bytes, LogId, u64), (Hlc, Bytes)>,
-    by_seq: BTreeMap<(LogId, u64), Bytes>,
-    headers: BTreeMap<(LogId, u64), Bytes>,
-    logs: BTreeMap<LogId, Bytes>,
+    slots: BTreeMap<(Bytes, Branch, u64), (Hlc, Bytes)>,
+    by_seq: BTreeMap<(Branch, u64), Bytes>,
+    headers: BTreeMap<(Branch, u64), Bytes>,
+    logs: BTreeMap<Branch, Bytes>,
     statements: BTreeMap<Hash, Bytes>,
     tickets: BTreeMap<Hash8, Bytes>,
     caught_up: bool,
@@ -25,18 +25,21 @@ impl MemoryStore {
         for write in writes {
             match write {
                 Write::Slot { key, slot } => {
-                    self.by_seq.insert((slot.log, slot.seq), key.clone());
-                    self.slots.insert((key, slot.log, slot.seq), (slot.hlc, slot.op));
+                    self.by_seq.insert((slot.branch, slot.seq), key.clone());
+                    self.slots.insert((key, slot.branch, slot.seq), (slot.hlc, slot.op));
                 }
-                Write::RemoveSlot { key, log, seq } => {
-                    self.by_seq.remove(&(log, seq));
-                    self.slots.remove(&(key, log, seq));
+                Write::RemoveSlot { key, branch, seq } => {
+                    self.by_seq.remove(&(branch, seq));
+                    self.slots.remove(&(key, branch, seq));
                 }
-                Write::Header { log, seq, bytes } => {
-                    self.headers.insert((log, seq), bytes);
+                Write::Header { branch, seq, bytes } => {
+                    self.headers.insert((branch, seq), bytes);
                 }
-                Write::Log { log, record } => {
-                    self.logs.insert(log, record);
+                Write::Log { branch, record } => {
+                    self.logs.insert(branch, record);
+                }
+                Write::RemoveLog { branch } => {
+                    self.logs.remove(&branch);
                 }
                 Write::Statement { name, bytes } => {
                     self.statements.insert(name, bytes);
@@ -47,7 +50,7 @@ impl MemoryStore {
                 Write::RemoveTicket { id } => {
                     self.tickets.remove(&id);
                 }
-                Write::CaughtUp => self.caught_up = true,
+                Write::CaughtUp(whole) => self.caught_up = whole,
             }
         }
     }
@@ -85,15 +88,15 @@ impl MemoryStore {
 impl Store for MemoryStore {
     fn slots(&self, key: &[u8]) -> Result<Vec<RawSlot>, StoreError> {
         let key = Bytes::from(key);
-        let first = LogId::from_bytes(&[0; LogId::LEN]);
-        let last = LogId::from_bytes(&[0xff; LogId::LEN]);
+        let first = Branch::from_bytes(&[0; Branch::LEN]);
+        let last = Branch::from_bytes(&[0xff; Branch::LEN]);
         let range = self.slots.range((key.clone(), first, 0)..=(key, last, u64::MAX));
-        Ok(range.map(|((_, log, seq), (hlc, op))| raw(log, *seq, *hlc, op)).collect())
+        Ok(range.map(|((_, branch, seq), (hlc, op))| raw(branch, *seq, *hlc, op)).collect())
     }
 
     fn slots_after(
         &self,
-        log: &LogId,
+        branch: &Branch,
         after: u64,
         upto: u64,
         max_slots: usize,
@@ -104,24 +107,24 @@ impl Store for MemoryStore {
         if after >= upto {
             return Ok(out);
         }
-        for ((log, seq), key) in self.by_seq.range((*log, after + 1)..=(*log, upto)) {
-            let Some((hlc, op)) = self.slots.get(&(key.clone(), *log, *seq)) else {
-                return Err(StoreError(format!("slot {log:?}:{seq} is indexed but not there")));
+        for ((branch, seq), key) in self.by_seq.range((*branch, after + 1)..=(*branch, upto)) {
+            let Some((hlc, op)) = self.slots.get(&(key.clone(), *branch, *seq)) else {
+                return Err(StoreError::Damaged { branch: *branch, seq: *seq });
             };
             bytes = bytes.saturating_add(op.len());
             if !out.is_empty() && (out.len() >= max_slots || bytes > max_bytes) {
                 break;
             }
-            out.push(raw(log, *seq, *hlc, op));
+            out.push(raw(branch, *seq, *hlc, op));
         }
         Ok(out)
     }
 
-    fn header(&self, log: &LogId, seq: u64) -> Result<Option<Bytes>, StoreError> {
-        Ok(self.headers.get(&(*log, seq)).cloned())
+    fn header(&self, branch: &Branch, seq: u64) -> Result<Option<Bytes>, StoreError> {
+        Ok(self.headers.get(&(*branch, seq)).cloned())
     }
 }
 
-fn raw(log: &LogId, seq: u64, hlc: Hlc, op: &Bytes) -> RawSlot {
-    RawSlot { log: *log, seq, hlc, op: op.clone() }
+fn raw(branch: &Branch, seq: u64, hlc: Hlc, op: &Bytes) -> RawSlot {
+    RawSlot { branch: *branch, seq, hlc, op: op.clone() }
 }

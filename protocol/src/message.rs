@@ -99,10 +99,12 @@ pub struct Digest {
     /// Whether these are all entries, or only those that changed since this side last told the other
     /// on the same connection.
     pub full: bool,
-    /// The entries, ascending by log.
+    /// The entries, ascending; all of a log's if any.
     pub entries: Vec<Entry>,
+    /// If there are any: only these logs are asked for, a gap on the live path is to be closed.
+    pub only: Vec<LogId>,
 }
-tuple_codec!(Digest { statements, full, entries });
+tuple_codec!(Digest { statements, full, entries, only });
 
 /// See [`Repair::Plan`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -131,14 +133,16 @@ tuple_codec!(Planned { log, seq, slots });
 pub struct Start {
     /// The log.
     pub log: LogId,
+    /// Which of the receiver's heads the slots go on from; zero: none, the log is sent whole.
+    pub base: Hash8,
+    /// Whether the server knows that its log goes through that head. If not, the live root will tell.
+    pub linked: bool,
     /// Slots sent are greater than this: what the receiver said it has or has staged.
     pub from: u64,
-    /// Start of the hash of the server's header at the receiver's head, if the server kept it.
-    pub link: Option<Hash8>,
     /// The server's newest signed header now: bounds what the receiver must set aside.
     pub header: Bytes,
 }
-tuple_codec!(Start { log, from, link, header });
+tuple_codec!(Start { log, base, linked, from, header });
 
 /// A slot on the wire; its log is that of the [`Start`] before it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,15 +3,16 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use crate::branches::{self, Stands};
 use crate::codec::{self, Bytes};
 use crate::commit::{self, Header, SignedCommit, SignedHeader, VerifiedCommit, VerifiedHeader};
 use crate::crypto::DeviceKey;
 use crate::digest::{self, Entry};
 use crate::gossip::Held;
-use crate::id::{DeviceId, Hash, LogId, Version};
-use crate::io::{Change, Counters, Fault, LogStatus, Output, Token, Verdict};
+use crate::id::{Branch, DeviceId, Hash, LogId, Version};
+use crate::io::{Change, Counters, Fault, LogStatus, Output, SessionId, Token, Verdict};
 use crate::limits::MAX_LOGS;
-use crate::log::{Gone, Log};
+use crate::log::{Chore, Gone, Log, Standing};
 use crate::message::{self, Gossip};
 use crate::random::Random;
 use crate::roster::{BadStatement, Roster};
@@ -25,15 +26,17 @@ use crate::view::View;
 pub(crate) enum Taken {
     /// Applied, or already known.
     Settled,
-    /// Something before it is missing: pull.
-    Gap,
+    /// Something of this log up to there is missing here: pull it.
+    Gap { log: LogId, upto: u64 },
+    /// It is of another history than those here: pull whatever the peer has.
+    Apart,
 }
 
 pub(crate) struct Replica<S> {
     pub(crate) key: DeviceKey,
     pub(crate) me: DeviceId,
     pub(crate) roster: Roster,
-    pub(crate) logs: BTreeMap<LogId, Log>,
+    pub(crate) logs: BTreeMap<Branch, Log>,
     pub(crate) tickets: BTreeMap<crate::id::Hash8, TicketRecord>,
     pub(crate) store: S,
     pub(crate) random: Random,
@@ -45,7 +48,17 @@ pub(crate) struct Replica<S> {
     pub(crate) clock: HybridClock,
     pub(crate) held: Held,
     /// Logs that moved and may have held commits to go on with.
-    moved: BTreeSet<LogId>,
+    moved: BTreeSet<Branch>,
+    /// The branch that scrubbing was last through with in this round.
+    pub(crate) scrubbed_upto: Option<Branch>,
+    /// Branches that may be damaged here: to be checked before all others.
+    pub(crate) suspects: BTreeSet<Branch>,
+    /// Peers that called a header of an own log wrong.
+    pub(crate) accusers: BTreeSet<(DeviceId, LogId)>,
+    /// Branches that a session is receiving.
+    pub(crate) receiving: BTreeMap<Branch, SessionId>,
+    /// How often in a row what was offered of a log proved false.
+    pub(crate) doubts: BTreeMap<LogId, u32>,
     /// Slots were handed to storage in this call: reads do not see them before the next.
     unread: bool,
     /// Peers that made us leave a log by a claim they did not prove: once each.
@@ -72,7 +85,7 @@ impl<S: Store> Replica<S> {
         let mut tickets = BTreeMap::new();
         for (id, record) in &recovered.tickets {
             let record = codec::decode(record)
-                .map_err(|e| StoreError(format!("ticket {id:?} is damaged: {e}")))?;
+                .map_err(|e| StoreError::failed(format!("ticket {id:?} is damaged: {e}")))?;
             tickets.insert(*id, record);
         }
         let mut replica = Self {
@@ -83,6 +96,11 @@ impl<S: Store> Replica<S> {
             counters: Counters::default(),
             held: Held::default(),
             moved: BTreeSet::new(),
+            scrubbed_upto: None,
+            suspects: BTreeSet::new(),
+            accusers: BTreeSet::new(),
+            receiving: BTreeMap::new(),
+            doubts: BTreeMap::new(),
             unread: false,
             alarmed: BTreeSet::new(),
             out: VecDeque::new(),
@@ -98,11 +116,11 @@ impl<S: Store> Replica<S> {
         let newest = replica
             .logs
             .values()
-            .filter(|log| log.id.author == me && !log.left)
-            .filter_map(|log| Some((log.head.as_ref()?.header().hlc, log.id)))
+            .filter(|log| log.id.log.author == me && !log.left)
+            .filter_map(|log| Some((log.head.as_ref()?.header().hlc, log.id.log)))
             .max();
-        if let Some((_, id)) = newest {
-            replica.own = id;
+        if let Some((_, own)) = newest {
+            replica.own = own;
         }
         if fresh_epoch || newest.is_none() {
             replica.rotate();
@@ -113,7 +131,7 @@ impl<S: Store> Replica<S> {
     /// Leaves the own log for good and goes on in a new one.
     pub(crate) fn rotate(&mut self) {
         let mut left = Vec::new();
-        if let Some(log) = self.logs.get_mut(&self.own) {
+        for (_, log) in self.logs.range_mut(branches::all(self.own)) {
             log.left = true;
             left.push(log.write());
             if let Some(head) = &log.head {
@@ -124,7 +142,7 @@ impl<S: Store> Replica<S> {
         self.persist(left);
         loop {
             self.own.epoch = u32::try_from(self.random.next() >> 32).unwrap_or(1);
-            if !self.logs.contains_key(&self.own) {
+            if self.branches(self.own).next().is_none() {
                 return;
             }
         }
@@ -132,17 +150,20 @@ impl<S: Store> Replica<S> {
 
     // ---- what a replica has -------------------------------------------------------------------
 
-    pub(crate) fn entries(&self) -> impl Iterator<Item = Entry> {
-        self.logs.values().map(Log::entry)
+    /// What this replica says in a digest, ascending.
+    pub(crate) fn entries(&self) -> Vec<Entry> {
+        let mut entries: Vec<Entry> = self.logs.values().filter_map(Log::entry).collect();
+        entries.sort_unstable();
+        entries
     }
 
     pub(crate) fn state_hash(&self) -> Hash {
-        let entries: Vec<Entry> = self.entries().collect();
-        digest::state_hash(&self.roster.hash(), entries.iter())
+        digest::state_hash(&self.roster.hash(), self.entries().iter())
     }
 
-    pub(crate) fn heads(&self) -> BTreeMap<LogId, u64> {
-        self.logs.values().map(|log| (log.id, log.seq())).collect()
+    pub(crate) fn heads(&self) -> BTreeMap<Branch, u64> {
+        let shown = self.logs.values().filter(|log| log.shown());
+        shown.map(|log| (log.id, log.seq())).collect()
     }
 
     pub(crate) fn own_log(&self) -> LogId {
@@ -155,16 +176,19 @@ impl<S: Store> Replica<S> {
 
     pub(crate) fn log_status(&self) -> Vec<LogStatus> {
         let one = |log: &Log| LogStatus {
-            log: log.id,
-            seq: log.seq(),
+            branch: log.id,
+            seq: if log.shown() { log.seq() } else { 0 },
             slots: log.totals.count(),
             bytes: log.totals.bytes(),
             stamp: log.head.as_ref().map_or(0, |head| head.header().hlc.millis()),
             staged: log.staged.as_ref().map_or(0, |staged| staged.upto),
             frozen: log.frozen,
-            forked: log.forked,
+            forked: log.forked || self.shown(log.id.log).nth(1).is_some(),
+            aside: log.standing == Standing::Aside,
         };
-        self.logs.values().map(one).collect()
+        let counts =
+            |log: &&Log| log.chore != Chore::Drop && (log.head.is_some() || log.staged.is_some());
+        self.logs.values().filter(counts).map(one).collect()
     }
 
     /// A new call begins: storage has taken whatever earlier calls handed out.
@@ -187,8 +211,7 @@ impl<S: Store> Replica<S> {
     }
 
     pub(crate) fn view(&self, key: &[u8]) -> Result<View, StoreError> {
-        let head = |log: &LogId| self.logs.get(log).map_or(0, Log::seq);
-        View::merge(&self.store.slots(key)?, head)
+        View::merge(&self.store.slots(key)?, |branch| self.head(branch))
     }
 
     // ---- commits of others --------------------------------------------------------------------
@@ -214,28 +237,25 @@ impl<S: Store> Replica<S> {
         token: Token,
         from: DeviceId,
         bytes: &[u8],
-    ) -> Result<(Taken, DeviceId), Fault> {
+    ) -> Result<Taken, Fault> {
         let checked = SignedHeader::decode(bytes).and_then(|h| h.verify(&self.roster));
         let known = checked.as_ref().is_ok_and(|header| self.knows(header));
         let header = self.judge(token, from, known, checked)?;
         let claim = header.header();
-        let known = self.logs.get(&claim.log).is_some_and(|log| log.seq() >= claim.last_seq);
-        if known {
-            self.note_fork(&claim.log, &header)?;
-        }
-        let taken = if known { Taken::Settled } else { Taken::Gap };
-        Ok((taken, claim.log.author))
+        Ok(match self.stands(&header)? {
+            Stands::Here => Taken::Settled,
+            Stands::Beyond => Taken::Gap { log: claim.log, upto: claim.last_seq },
+            Stands::Apart => {
+                self.mark_forked(claim.log);
+                Taken::Apart
+            }
+        })
     }
 
     /// Whether a header says nothing new. One that differs from ours at the same place does: it proves
     /// a fork and is spread.
     fn knows(&self, header: &VerifiedHeader) -> bool {
-        let (log, seq) = (header.header().log, header.header().last_seq);
-        let differs = || {
-            let stored = self.store.header(&log, seq).ok().flatten();
-            stored.is_some_and(|stored| stored != *header.bytes())
-        };
-        self.logs.get(&log).is_some_and(|log| log.seq() >= seq) && !differs()
+        self.stands(header).is_ok_and(|stands| stands == Stands::Here)
     }
 
     fn judge<T>(
@@ -266,42 +286,45 @@ impl<S: Store> Replica<S> {
 
     fn place(&mut self, commit: VerifiedCommit) -> Result<Taken, Fault> {
         let header = commit.header().header();
-        let id = header.log;
-        if !self.logs.contains_key(&id) && self.logs.len() >= MAX_LOGS {
-            return Ok(Taken::Settled);
+        let log = header.log;
+        match self.stands(commit.header())? {
+            Stands::Here => return Ok(Taken::Settled),
+            Stands::Apart => {
+                self.mark_forked(log);
+                return Ok(Taken::Apart);
+            }
+            Stands::Beyond => {}
         }
-        if header.last_seq <= self.logs.get(&id).map_or(0, Log::seq) {
-            self.note_fork(&id, commit.header())?;
-            return Ok(Taken::Settled);
-        }
-        if id == self.own {
+        if log == self.own {
             self.own_head_elsewhere();
         }
-        let log = self.logs.get(&id).cloned().unwrap_or_else(|| Log::new(id));
-        if header.first_seq() != log.seq() + 1 || log.unsettled() {
+        let gap = Taken::Gap { log, upto: header.last_seq };
+        let Some(branch) = self.next_of(header) else {
             self.held.push(commit);
-            return Ok(Taken::Gap);
+            return Ok(gap);
+        };
+        let branch = match self.logs.get(&branch) {
+            Some(branch) => branch.clone(),
+            None if self.logs.len() >= MAX_LOGS => return Ok(Taken::Settled),
+            None => Log::new(branch),
+        };
+        if branch.unsettled() {
+            self.held.push(commit);
+            return Ok(gap);
         }
-        if header.prev != log.head_hash() {
-            self.mark_forked(&id);
-            return Ok(Taken::Settled);
-        }
-        let change = log.advance(commit.slots(), &header.retired, &self.store)?;
-        let stamps_rise = log.head.as_ref().is_none_or(|head| head.header().hlc < header.hlc);
+        let change = branch.advance(commit.slots(), &header.retired, &self.store)?;
+        let stamps_rise = branch.head.as_ref().is_none_or(|head| head.header().hlc < header.hlc);
         if !stamps_rise || !proves(header, &change.totals) {
-            let log = self.logs.entry(id).or_insert(log);
-            log.frozen = Some(commit.header().hash());
-            let write = log.write();
-            self.persist(vec![write]);
+            self.freeze(branch, commit.header().hash());
             return Ok(Taken::Settled);
         }
         self.counters.commits_applied += 1;
-        self.settle(log, &commit, change);
+        self.settle(branch, &commit, change);
         Ok(Taken::Settled)
     }
 
     /// A log moved or came to rest: what was held for it may go on.
-    pub(crate) fn note_moved(&mut self, id: LogId) {
+    pub(crate) fn note_moved(&mut self, id: Branch) {
         self.moved.insert(id);
     }
 
@@ -313,7 +336,7 @@ impl<S: Store> Replica<S> {
         {
             let (seq, unsettled) =
                 self.logs.get(&id).map_or((0, false), |log| (log.seq(), log.unsettled()));
-            if !unsettled && let Some(commit) = self.held.next(&id, seq) {
+            if !unsettled && let Some(commit) = self.held.next(&id.log, seq) {
                 self.place(commit)?;
             }
         }
@@ -329,11 +352,12 @@ impl<S: Store> Replica<S> {
     ) {
         let header = commit.header().header().clone();
         log.totals = change.totals;
+        log.scrubbed = change.scrubbed;
         log.frozen = None;
         log.note_gone(header.last_seq, &header.retired);
         let mut writes = change.writes;
         writes.push(Write::Header {
-            log: log.id,
+            branch: log.id,
             seq: header.last_seq,
             bytes: commit.header().bytes().clone(),
         });
@@ -343,23 +367,6 @@ impl<S: Store> Replica<S> {
         self.logs.insert(log.id, log);
         self.persist(writes);
         self.out.push_back(Output::Advanced);
-    }
-
-    /// A header at or below the head: is it the one this replica has there?
-    fn note_fork(&mut self, id: &LogId, header: &VerifiedHeader) -> Result<(), StoreError> {
-        let stored = self.store.header(id, header.header().last_seq)?;
-        if stored.is_some_and(|stored| stored != *header.bytes()) {
-            self.mark_forked(id);
-        }
-        Ok(())
-    }
-
-    pub(crate) fn mark_forked(&mut self, id: &LogId) {
-        if let Some(log) = self.logs.get_mut(id).filter(|log| !log.forked) {
-            log.forked = true;
-            let write = log.write();
-            self.persist(vec![write]);
-        }
     }
 
     /// Follows a stamp that repair brought.

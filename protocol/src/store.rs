@@ -5,15 +5,15 @@
 //! once.
 
 use crate::codec::Bytes;
-use crate::id::{Hash, Hash8, LogId};
+use crate::id::{Branch, Hash, Hash8};
 use crate::op::{Op, Slot};
 use crate::time::Hlc;
 
 /// A slot as stored: the operation stays the bytes its author signed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RawSlot {
-    /// The log.
-    pub log: LogId,
+    /// The log and which history of it.
+    pub branch: Branch,
     /// Place in it.
     pub seq: u64,
     /// Stamp of the commit that carried it.
@@ -26,46 +26,65 @@ impl RawSlot {
     /// Decodes the operation.
     ///
     /// # Errors
-    /// When the stored bytes are damaged.
+    /// When the stored bytes are damaged. Stores that notice damage hand out an empty operation, so
+    /// that it is met here, and only by those who need the slot.
     pub fn open(&self) -> Result<Slot, StoreError> {
         let op: Op = crate::codec::decode(&self.op)
-            .map_err(|e| StoreError(format!("slot {:?}:{} is damaged: {e}", self.log, self.seq)))?;
-        Ok(Slot { log: self.log, seq: self.seq, hlc: self.hlc, op, size: self.op.len() })
+            .map_err(|_| StoreError::Damaged { branch: self.branch, seq: self.seq })?;
+        Ok(Slot { log: self.branch.log, seq: self.seq, hlc: self.hlc, op, size: self.op.len() })
     }
 }
 
-/// Storage failed or is damaged. The replica stops writing: nothing it says could be trusted.
+/// Storage failed or is damaged.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("storage: {0}")]
-pub struct StoreError(pub String);
+pub enum StoreError {
+    /// The replica stops: nothing it says could be trusted.
+    #[error("storage: {0}")]
+    Failed(String),
+    /// One slot is not what was stored. Its branch is set aside and fetched afresh.
+    #[error("storage: slot {branch:?}:{seq} is damaged")]
+    Damaged {
+        /// The branch.
+        branch: Branch,
+        /// The slot's place in it.
+        seq: u64,
+    },
+}
+
+impl StoreError {
+    /// A failure that stops the replica.
+    pub fn failed(reason: impl ToString) -> Self {
+        Self::Failed(reason.to_string())
+    }
+}
 
 /// Pure reads. They see every [`Write`] of every [`crate::io::Output::Persist`] handed out so far.
 pub trait Store {
-    /// Every slot on `key`, staged ones too, ascending by log and sequence number.
+    /// Every slot on `key`, staged ones too, ascending by branch and sequence number.
     ///
     /// # Errors
     /// When storage fails.
     fn slots(&self, key: &[u8]) -> Result<Vec<RawSlot>, StoreError>;
 
-    /// Slots of `log` with `after < seq <= upto`, ascending, until `max_slots` or `max_bytes` of
+    /// Slots of `branch` with `after < seq <= upto`, ascending, until `max_slots` or `max_bytes` of
     /// operations are reached; at least one if there is any.
     ///
     /// # Errors
     /// When storage fails.
     fn slots_after(
         &self,
-        log: &LogId,
+        branch: &Branch,
         after: u64,
         upto: u64,
         max_slots: usize,
         max_bytes: usize,
     ) -> Result<Vec<RawSlot>, StoreError>;
 
-    /// The signed header of `log` that ends at `seq`, if it was kept.
+    /// The signed header of `branch` that ends at `seq`, if it was kept.
     ///
     /// # Errors
     /// When storage fails.
-    fn header(&self, log: &LogId, seq: u64) -> Result<Option<Bytes>, StoreError>;
+    fn header(&self, branch: &Branch, seq: u64) -> Result<Option<Bytes>, StoreError>;
 }
 
 /// One change to storage. The writes of one `Persist` take effect together or not at all.
@@ -82,15 +101,15 @@ pub enum Write {
     RemoveSlot {
         /// The user's key.
         key: Bytes,
-        /// Its log.
-        log: LogId,
+        /// Its branch.
+        branch: Branch,
         /// Its place there.
         seq: u64,
     },
     /// Keeps a signed header.
     Header {
-        /// Its log.
-        log: LogId,
+        /// Its branch.
+        branch: Branch,
         /// Where it ends.
         seq: u64,
         /// The signed header.
@@ -98,10 +117,15 @@ pub enum Write {
     },
     /// Replaces what is known of a log as a whole (opaque, see `log.rs`).
     Log {
-        /// The log.
-        log: LogId,
+        /// The branch.
+        branch: Branch,
         /// The record.
         record: Bytes,
+    },
+    /// Forgets a log's record: none of its slots is left.
+    RemoveLog {
+        /// The branch.
+        branch: Branch,
     },
     /// Keeps a roster statement.
     Statement {
@@ -122,8 +146,8 @@ pub enum Write {
         /// The ticket's id.
         id: Hash8,
     },
-    /// This replica has once been whole: from now on it answers reads at once.
-    CaughtUp,
+    /// Whether this replica is whole: only then does it answer reads at once.
+    CaughtUp(bool),
 }
 
 /// What storage holds when a replica is opened.
@@ -132,9 +156,9 @@ pub struct Recovered {
     /// Signed statements, in any order.
     pub statements: Vec<Bytes>,
     /// Log records.
-    pub logs: Vec<(LogId, Bytes)>,
+    pub logs: Vec<(Branch, Bytes)>,
     /// Ticket records.
     pub tickets: Vec<(Hash8, Bytes)>,
-    /// Whether [`Write::CaughtUp`] was ever written.
+    /// What [`Write::CaughtUp`] last said.
     pub caught_up: bool,
 }

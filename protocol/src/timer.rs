@@ -13,6 +13,8 @@ pub enum Timer {
     Tidy,
     /// When to go on applying commits that were held.
     Held,
+    /// When to check the next stored slots against what was signed.
+    Scrub,
 }
 
 /// Deadlines in monotonic milliseconds.
@@ -22,6 +24,11 @@ pub(crate) struct Timers(BTreeMap<Timer, u64>);
 impl Timers {
     pub(crate) fn set(&mut self, timer: Timer, at: u64) {
         self.0.insert(timer, at);
+    }
+
+    /// When a timer is due; far away if it is not set.
+    pub(crate) fn at(&self, timer: Timer) -> u64 {
+        self.0.get(&timer).copied().unwrap_or(u64::MAX)
     }
 
     pub(crate) fn clear(&mut self, timer: Timer) {

@@ -5,7 +5,7 @@
 //! Naming by hash makes cycles and claims about the future infeasible.
 
 use crate::codec::Bytes;
-use crate::id::{LogId, Version};
+use crate::id::{Branch, LogId, Version};
 use crate::limits::MAX_CTX;
 use crate::op::{Body, Slot};
 use crate::store::{RawSlot, StoreError};
@@ -39,16 +39,16 @@ pub struct View {
 }
 
 impl View {
-    /// Merges a key's stored slots. `head` gives the last proven sequence number of a log (0: none):
-    /// of each log the latest slot up to there counts.
+    /// Merges a key's stored slots. `head` gives the last proven sequence number of a branch (0: none):
+    /// of each branch the latest slot up to there counts. What two branches of a log share counts once.
     ///
     /// # Errors
     /// When a stored slot is damaged.
-    pub fn merge(raw: &[RawSlot], head: impl Fn(&LogId) -> u64) -> Result<Self, StoreError> {
+    pub fn merge(raw: &[RawSlot], head: impl Fn(&Branch) -> u64) -> Result<Self, StoreError> {
         let mut latest: Vec<&RawSlot> = Vec::new();
-        for slot in raw.iter().filter(|slot| slot.seq <= head(&slot.log)) {
+        for slot in raw.iter().filter(|slot| slot.seq <= head(&slot.branch)) {
             match latest.last_mut() {
-                Some(last) if last.log == slot.log => {
+                Some(last) if last.branch == slot.branch => {
                     if last.seq < slot.seq {
                         *last = slot;
                     }
@@ -56,13 +56,14 @@ impl View {
                 _ => latest.push(slot),
             }
         }
-        let mut seen = latest
-            .into_iter()
-            .map(|raw| {
-                let slot = raw.open()?;
-                Ok(Seen { version: slot.version(), slot, dominated: false })
-            })
-            .collect::<Result<Vec<_>, StoreError>>()?;
+        let mut seen: Vec<Seen> = Vec::with_capacity(latest.len());
+        for raw in latest {
+            let slot = raw.open()?;
+            let version = slot.version();
+            if seen.iter().all(|other| other.version != version) {
+                seen.push(Seen { version, slot, dominated: false });
+            }
+        }
         let named: Vec<Version> = seen.iter().flat_map(|s| s.slot.op.ctx.clone()).collect();
         for one in &mut seen {
             one.dominated = named.contains(&one.version);
@@ -72,6 +73,11 @@ impl View {
             (s.dominated, std::cmp::Reverse((slot.hlc, slot.log, slot.seq)))
         });
         Ok(Self { seen })
+    }
+
+    /// Every slot that counts, the shown one first, the dominated ones last.
+    pub fn seen(&self) -> impl Iterator<Item = &Seen> {
+        self.seen.iter()
     }
 
     /// The undominated slots, the shown one first.

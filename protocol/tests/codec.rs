@@ -77,11 +77,12 @@ fn header() -> impl Strategy<Value = Header> {
 }
 
 fn entry() -> impl Strategy<Value = Entry> {
-    (version(), any::<u64>()).prop_map(|(v, staged)| Entry {
+    (version(), any::<u64>(), any::<bool>()).prop_map(|(v, staged, refused)| Entry {
         log: v.log,
         seq: v.seq,
         head: v.hash,
         staged,
+        refused: refused.then_some(v.hash),
     })
 }
 
@@ -102,13 +103,19 @@ fn repair() -> impl Strategy<Value = Repair> {
         names().prop_map(Repair::Roster),
         (statements(), names())
             .prop_map(|(missing, names)| Repair::Statements(Statements { missing, names })),
-        (statements(), any::<bool>(), prop::collection::vec(entry(), 0..4)).prop_map(
-            |(statements, full, entries)| Repair::Digest(Digest { statements, full, entries })
-        ),
+        (
+            statements(),
+            any::<bool>(),
+            prop::collection::vec(entry(), 0..4),
+            prop::collection::vec(log(), 0..3)
+        )
+            .prop_map(|(statements, full, entries, only)| {
+                Repair::Digest(Digest { statements, full, entries, only })
+            }),
         (any::<bool>(), prop::collection::vec(planned, 0..4))
             .prop_map(|(whole, logs)| Repair::Plan(Plan { whole, logs })),
         (version(), any::<bool>(), bytes()).prop_map(|(v, linked, header)| {
-            Repair::Start(Start { log: v.log, from: v.seq, link: linked.then_some(v.hash), header })
+            Repair::Start(Start { log: v.log, base: v.hash, linked, from: v.seq, header })
         }),
         prop::collection::vec(record, 0..4).prop_map(Repair::Slots),
         (bytes(), prop::collection::vec(any::<(u64, u64)>(), 0..4))

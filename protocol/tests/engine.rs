@@ -339,7 +339,7 @@ fn a_liar_cannot_make_a_member_open_epoch_after_epoch() {
         swarm.put(1, &format!("l{i}"), "v");
         swarm.pass(9_000);
     }
-    let epochs = swarm.nodes[0].engine.heads().keys().filter(|l| l.author == victim).count();
+    let epochs = swarm.nodes[0].engine.heads().keys().filter(|l| l.log.author == victim).count();
     assert!(epochs <= 2, "{epochs} epochs");
 }
 

@@ -128,10 +128,9 @@ impl World {
 
     /// Where the highest header of a log on a node's durable disk ends that a commit of it has.
     pub fn durable_head(&self, n: usize, log: &swarmkv_protocol::id::LogId) -> u64 {
-        use swarmkv_protocol::store::Store as _;
         let Some(written) = self.model.logs.get(log) else { return 0 };
         let disk = self.nodes[n].disk.borrow();
-        let there = |seq: &&u64| matches!(disk.durable.header(log, **seq), Ok(Some(_)));
+        let there = |seq: &&u64| crate::disk::has_header(&disk.durable, log, **seq);
         written.ends.iter().rev().find(there).copied().unwrap_or(0)
     }
 

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use swarmkv_protocol::codec::Bytes;
-use swarmkv_protocol::id::LogId;
+use swarmkv_protocol::id::{Branch, LogId};
 use swarmkv_protocol::memory::MemoryStore;
 use swarmkv_protocol::store::{RawSlot, Store, StoreError, Write};
 
@@ -74,16 +74,27 @@ impl Store for Shared {
 
     fn slots_after(
         &self,
-        log: &LogId,
+        branch: &Branch,
         after: u64,
         upto: u64,
         max_slots: usize,
         max_bytes: usize,
     ) -> Result<Vec<RawSlot>, StoreError> {
-        self.0.borrow().visible.slots_after(log, after, upto, max_slots, max_bytes)
+        self.0.borrow().visible.slots_after(branch, after, upto, max_slots, max_bytes)
     }
 
-    fn header(&self, log: &LogId, seq: u64) -> Result<Option<Bytes>, StoreError> {
-        self.0.borrow().visible.header(log, seq)
+    fn header(&self, branch: &Branch, seq: u64) -> Result<Option<Bytes>, StoreError> {
+        self.0.borrow().visible.header(branch, seq)
     }
+}
+
+/// Whether a header of this log that ends at `seq` is kept, in whichever history.
+pub fn has_header(store: &MemoryStore, log: &LogId, seq: u64) -> bool {
+    header_of(store, log, seq).is_some()
+}
+
+/// See [`has_header`].
+pub fn header_of(store: &MemoryStore, log: &LogId, seq: u64) -> Option<Bytes> {
+    let branches = (0..8).map(|number| Branch { log: *log, number });
+    branches.filter_map(|branch| store.header(&branch, seq).ok().flatten()).next()
 }

@@ -115,3 +115,13 @@ impl Node {
         self.disk.borrow_mut().crash(lucky);
     }
 }
+
+/// Last proven sequence number of every log; of a forked one that of its longest history.
+pub fn heads(engine: &Engine<Shared>) -> BTreeMap<LogId, u64> {
+    let mut heads = BTreeMap::new();
+    for (branch, seq) in engine.heads() {
+        let head = heads.entry(branch.log).or_default();
+        *head = seq.max(*head);
+    }
+    heads
+}

@@ -136,7 +136,7 @@ fn twist(rng: &mut Rng, repair: &mut Repair) {
         Repair::End(end) => end.gone = vec![(1, rng.range(1, 50))],
         Repair::Start(start) => match rng.below(3) {
             0 => start.from = rng.below(100),
-            1 => start.link = Some(Hash8::new(rng.bytes())),
+            1 => start.base = Hash8::new(rng.bytes()),
             _ => start.log.epoch ^= 1,
         },
         Repair::Digest(digest) => {
@@ -146,8 +146,13 @@ fn twist(rng: &mut Rng, repair: &mut Repair) {
             }
             if rng.percent(10) {
                 let log = |epoch| LogId { epoch, ..LogId::from_bytes(&[0xee; LogId::LEN]) };
-                let entry =
-                    |epoch| Entry { log: log(epoch), seq: 9, head: Hash8::default(), staged: 0 };
+                let entry = |epoch| Entry {
+                    log: log(epoch),
+                    seq: 9,
+                    head: Hash8::default(),
+                    staged: 0,
+                    refused: None,
+                };
                 digest.entries = (0..9_000).map(entry).collect();
             }
         }

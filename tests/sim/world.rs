@@ -146,7 +146,7 @@ impl World {
             .map(|bytes| Write::Statement { name: named(bytes), bytes: bytes.clone() })
             .collect();
         if whole {
-            writes.push(Write::CaughtUp);
+            writes.push(Write::CaughtUp(true));
         }
         let mut disk = self.nodes[n].disk.borrow_mut();
         let upto = disk.write(writes);
@@ -258,7 +258,7 @@ impl World {
                 Output::Verdict(token, verdict) => self.verdict(n, token, verdict)?,
                 other => {
                     let heads = match &other {
-                        Output::Advanced => self.nodes[n].engine.as_ref().map(|e| e.heads()),
+                        Output::Advanced => self.nodes[n].engine.as_ref().map(crate::node::heads),
                         _ => None,
                     };
                     let item = Waiting::Do(other, heads.unwrap_or_default());
@@ -305,7 +305,7 @@ impl World {
     fn learn(&mut self, n: usize, writes: &[Write]) -> Result<(), String> {
         let Some(own) = self.nodes[n].engine.as_ref().map(|e| e.own_log()) else { return Ok(()) };
         let header = writes.iter().find_map(|write| match write {
-            Write::Header { log, bytes, .. } if *log == own => Some(bytes),
+            Write::Header { branch, bytes, .. } if branch.log == own => Some(bytes),
             _ => None,
         });
         let Some(header) = header else { return Ok(()) };
@@ -313,7 +313,7 @@ impl World {
             .map_err(|e| format!("signed: node {n} signed what does not decode: {e}"))?;
         let claim = header.claim();
         let slots = writes.iter().filter_map(|write| match write {
-            Write::Slot { key, slot } if slot.log == own => {
+            Write::Slot { key, slot } if slot.branch.log == own => {
                 Some(Signed { key: key.clone(), slot: slot.clone() })
             }
             _ => None,

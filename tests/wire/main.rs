@@ -140,7 +140,8 @@ fn a_live_root_and_a_version_keep_their_values() {
 
 #[test]
 fn a_digest_entry_and_a_state_hash_keep_their_values() {
-    let entry = Entry { log: log(), seq: 10, head: Hash8::new([5; 8]), staged: 70_000 };
+    let entry =
+        Entry { log: log(), seq: 10, head: Hash8::new([5; 8]), staged: 70_000, refused: None };
     golden("entry", &hex(&codec::encode(&entry)));
     let hash = digest::state_hash(&Hash::new([6; 32]), [entry].iter());
     golden("state-hash", &hash.to_string());

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use redb::{Database, ReadableDatabase, ReadableTable, TableError, WriteTransaction};
 use swarmkv_protocol::codec::Bytes;
-use swarmkv_protocol::id::{DeviceId, Hash8, LogId};
+use swarmkv_protocol::id::{Branch, DeviceId, Hash8};
 use swarmkv_protocol::store::{RawSlot, Recovered, Store, StoreError, Write};
 
 use super::overlay::{self, Overlay};
@@ -49,7 +49,7 @@ struct Layers {
 impl Disk {
     /// Opens the store in `dir`, or makes one.
     pub(crate) fn open(dir: &Path) -> Result<Self, StoreError> {
-        let io = |e: std::io::Error| StoreError(format!("{}: {e}", dir.display()));
+        let io = |e: std::io::Error| StoreError::Failed(format!("{}: {e}", dir.display()));
         fs::create_dir_all(dir).map_err(io)?;
         let path = dir.join("swarmkv.redb");
         let mut options = OpenOptions::new();
@@ -58,7 +58,7 @@ impl Disk {
         let db = Database::builder()
             .set_cache_size(CACHE_BYTES)
             .create_file(file)
-            .map_err(|e| StoreError(format!("{}: {e}", path.display())))?;
+            .map_err(|e| StoreError::Failed(format!("{}: {e}", path.display())))?;
         prepare(&db)?;
         let durable = Snapshot::take(&db)?;
         let layers = Layers {
@@ -131,8 +131,8 @@ impl Disk {
     pub(crate) fn recover(&self) -> Result<Recovered, StoreError> {
         let mut logs = Vec::new();
         self.each(LOGS, |key, value| {
-            let id = key.try_into().map_err(|_| StoreError("a log's id is damaged".into()))?;
-            logs.push((LogId::from_bytes(id), value.into()));
+            let id = key.try_into().map_err(|_| StoreError::failed("a log's id is damaged"))?;
+            logs.push((Branch::from_bytes(id), value.into()));
             Ok(())
         })?;
         let mut statements = Vec::new();
@@ -142,11 +142,11 @@ impl Disk {
         })?;
         let mut tickets = Vec::new();
         self.each(TICKETS, |key, value| {
-            let id = key.try_into().map_err(|_| StoreError("a ticket's id is damaged".into()))?;
+            let id = key.try_into().map_err(|_| StoreError::failed("a ticket's id is damaged"))?;
             tickets.push((Hash8::new(id), value.into()));
             Ok(())
         })?;
-        let caught_up = self.meta("caught-up")?.is_some();
+        let caught_up = self.meta("caught-up")?.is_some_and(|flag| flag[..] == [1]);
         Ok(Recovered { statements, logs, tickets, caught_up })
     }
 
@@ -262,7 +262,7 @@ fn prepare(db: &Database) -> Result<(), StoreError> {
             match format.map(u32::from_be_bytes) {
                 Some(FORMAT) => return Ok(()),
                 other => {
-                    return Err(StoreError(format!(
+                    return Err(StoreError::Failed(format!(
                         "the store has layout {other:?}, this build reads layout {FORMAT}"
                     )));
                 }
@@ -293,7 +293,8 @@ fn commit_layer(write: &WriteTransaction, layer: &Overlay) -> Result<(), StoreEr
     commit_keys(write, layer)?;
     let headers = layer.headers.iter();
     fill(write, HEADERS, headers.map(|(place, b)| (schema::place_bytes(place), Some(b.to_vec()))))?;
-    fill(write, LOGS, layer.logs.iter().map(|(id, b)| (id.to_bytes(), Some(b.to_vec()))))?;
+    let logs = layer.logs.iter();
+    fill(write, LOGS, logs.map(|(id, b)| (id.to_bytes(), b.as_ref().map(|b| b.to_vec()))))?;
     let statements = layer.statements.iter();
     fill(write, STATEMENTS, statements.map(|(name, b)| (*name.as_bytes(), Some(b.to_vec()))))?;
     let tickets = layer.tickets.iter();
@@ -367,7 +368,7 @@ impl Store for Disk {
 
     fn slots_after(
         &self,
-        log: &LogId,
+        branch: &Branch,
         after: u64,
         upto: u64,
         max_slots: usize,
@@ -378,14 +379,14 @@ impl Store for Disk {
         }
         let layers = self.layers();
         let mut waiting = BTreeMap::new();
-        layers.committing.patch_range(log, after, upto, &mut waiting);
-        layers.building.patch_range(log, after, upto, &mut waiting);
+        layers.committing.patch_range(branch, after, upto, &mut waiting);
+        layers.building.patch_range(branch, after, upto, &mut waiting);
         let gone = |seq: u64| {
             let layered = [&layers.building, &*layers.committing];
-            matches!(layered.iter().find_map(|l| l.slots.get(&(*log, seq))), Some(None))
+            matches!(layered.iter().find_map(|l| l.slots.get(&(*branch, seq))), Some(None))
         };
         let mut waiting = waiting.into_values().peekable();
-        let mut durable = layers.durable.range(log, after, upto)?.peekable();
+        let mut durable = layers.durable.range(branch, after, upto)?.peekable();
         let (mut out, mut bytes) = (Vec::new(), 0usize);
         loop {
             let next_durable = match durable.peek() {
@@ -416,9 +417,9 @@ impl Store for Disk {
         Ok(out)
     }
 
-    fn header(&self, log: &LogId, seq: u64) -> Result<Option<Bytes>, StoreError> {
+    fn header(&self, branch: &Branch, seq: u64) -> Result<Option<Bytes>, StoreError> {
         let layers = self.layers();
-        let place = (*log, seq);
+        let place = (*branch, seq);
         let waiting = [&layers.building, &*layers.committing];
         if let Some(bytes) = waiting.iter().find_map(|layer| layer.headers.get(&place)) {
             return Ok(Some(bytes.clone()));

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use swarmkv_protocol::codec::Bytes;
-use swarmkv_protocol::id::{DeviceId, Hash, Hash8, LogId};
+use swarmkv_protocol::id::{Branch, DeviceId, Hash, Hash8};
 use swarmkv_protocol::store::{RawSlot, Write};
 
 use super::schema::{self, Place};
@@ -14,7 +14,7 @@ pub(super) struct Overlay {
     pub(super) slots: BTreeMap<Place, Option<RawSlot>>,
     pub(super) keys: BTreeMap<Bytes, BTreeMap<Place, bool>>,
     pub(super) headers: BTreeMap<Place, Bytes>,
-    pub(super) logs: BTreeMap<LogId, Bytes>,
+    pub(super) logs: BTreeMap<Branch, Option<Bytes>>,
     pub(super) statements: BTreeMap<Hash, Bytes>,
     pub(super) tickets: BTreeMap<Hash8, Option<Bytes>>,
     pub(super) addresses: BTreeMap<(DeviceId, String), Option<u64>>,
@@ -31,19 +31,22 @@ impl Overlay {
     fn apply_one(&mut self, write: Write) {
         match write {
             Write::Slot { key, slot } => {
-                let place = (slot.log, slot.seq);
+                let place = (slot.branch, slot.seq);
                 self.keys.entry(key).or_default().insert(place, true);
                 self.slots.insert(place, Some(slot));
             }
-            Write::RemoveSlot { key, log, seq } => {
-                self.keys.entry(key).or_default().insert((log, seq), false);
-                self.slots.insert((log, seq), None);
+            Write::RemoveSlot { key, branch, seq } => {
+                self.keys.entry(key).or_default().insert((branch, seq), false);
+                self.slots.insert((branch, seq), None);
             }
-            Write::Header { log, seq, bytes } => {
-                self.headers.insert((log, seq), bytes);
+            Write::Header { branch, seq, bytes } => {
+                self.headers.insert((branch, seq), bytes);
             }
-            Write::Log { log, record } => {
-                self.logs.insert(log, record);
+            Write::Log { branch, record } => {
+                self.logs.insert(branch, Some(record));
+            }
+            Write::RemoveLog { branch } => {
+                self.logs.insert(branch, None);
             }
             Write::Statement { name, bytes } => {
                 self.statements.insert(name, bytes);
@@ -54,8 +57,8 @@ impl Overlay {
             Write::RemoveTicket { id } => {
                 self.tickets.insert(id, None);
             }
-            Write::CaughtUp => {
-                self.meta.insert("caught-up", Bytes::from(&[1][..]));
+            Write::CaughtUp(whole) => {
+                self.meta.insert("caught-up", Bytes::from(&[u8::from(whole)][..]));
             }
         }
     }
@@ -67,15 +70,15 @@ impl Overlay {
         }
     }
 
-    /// Puts this layer's slots of `log` with `after < seq <= upto` over `slots`.
+    /// Puts this layer's slots of `branch` with `after < seq <= upto` over `slots`.
     pub(super) fn patch_range(
         &self,
-        log: &LogId,
+        branch: &Branch,
         after: u64,
         upto: u64,
         slots: &mut BTreeMap<u64, RawSlot>,
     ) {
-        for ((_, seq), slot) in self.slots.range((*log, after + 1)..=(*log, upto)) {
+        for ((_, seq), slot) in self.slots.range((*branch, after + 1)..=(*branch, upto)) {
             match slot {
                 Some(slot) => slots.insert(*seq, slot.clone()),
                 None => slots.remove(seq),
@@ -92,7 +95,7 @@ pub(crate) fn size(write: &Write) -> usize {
         Write::RemoveSlot { key, .. } => key.len() + 2 * schema::PLACE,
         Write::Header { bytes, .. } | Write::Statement { bytes, .. } => bytes.len(),
         Write::Log { record, .. } | Write::Ticket { record, .. } => record.len(),
-        Write::RemoveTicket { .. } | Write::CaughtUp => 8,
+        Write::RemoveTicket { .. } | Write::RemoveLog { .. } | Write::CaughtUp(_) => 8,
     }
 }
 

@@ -3,7 +3,7 @@
 
 use redb::TableDefinition;
 use swarmkv_protocol::codec::Bytes;
-use swarmkv_protocol::id::LogId;
+use swarmkv_protocol::id::Branch;
 use swarmkv_protocol::store::{RawSlot, StoreError};
 use swarmkv_protocol::time::Hlc;
 
@@ -12,13 +12,13 @@ pub(super) const FORMAT: u32 = 1;
 
 type Table = TableDefinition<'static, &'static [u8], &'static [u8]>;
 
-/// log (38) ‖ seq (8) → stamp (8) ‖ operation.
+/// branch (40) ‖ seq (8) → stamp (8) ‖ operation.
 pub(super) const SLOTS: Table = TableDefinition::new("slots");
-/// user's key → the places (log ‖ seq) of the slots on it, ascending.
+/// user's key → the places (branch ‖ seq) of the slots on it, ascending.
 pub(super) const KEYS: Table = TableDefinition::new("keys");
-/// log ‖ seq → signed header that ends there.
+/// branch ‖ seq → signed header that ends there.
 pub(super) const HEADERS: Table = TableDefinition::new("headers");
-/// log → record (canonical CBOR, see the core).
+/// branch → record (canonical CBOR, see the core).
 pub(super) const LOGS: Table = TableDefinition::new("logs");
 /// name → signed statement.
 pub(super) const STATEMENTS: Table = TableDefinition::new("statements");
@@ -30,23 +30,23 @@ pub(super) const ADDRESSES: Table = TableDefinition::new("addresses");
 pub(super) const META: Table = TableDefinition::new("meta");
 
 /// Length of a [`Place`] in bytes.
-pub(super) const PLACE: usize = LogId::LEN + 8;
+pub(super) const PLACE: usize = Branch::LEN + 8;
 
-/// Where a slot or header lies: its log and sequence number.
-pub(super) type Place = (LogId, u64);
+/// Where a slot or header lies: its branch and sequence number.
+pub(super) type Place = (Branch, u64);
 
-pub(super) fn place_bytes((log, seq): &Place) -> [u8; PLACE] {
+pub(super) fn place_bytes((branch, seq): &Place) -> [u8; PLACE] {
     let mut out = [0; PLACE];
-    out[..LogId::LEN].copy_from_slice(&log.to_bytes());
-    out[LogId::LEN..].copy_from_slice(&seq.to_be_bytes());
+    out[..Branch::LEN].copy_from_slice(&branch.to_bytes());
+    out[Branch::LEN..].copy_from_slice(&seq.to_be_bytes());
     out
 }
 
 pub(super) fn place(bytes: &[u8]) -> Result<Place, StoreError> {
-    let damaged = || StoreError("a place in the store is damaged".into());
-    let (log, seq) = bytes.split_first_chunk::<{ LogId::LEN }>().ok_or_else(damaged)?;
+    let damaged = || StoreError::failed("a place in the store is damaged");
+    let (branch, seq) = bytes.split_first_chunk::<{ Branch::LEN }>().ok_or_else(damaged)?;
     let seq: [u8; 8] = seq.try_into().map_err(|_| damaged())?;
-    Ok((LogId::from_bytes(log), u64::from_be_bytes(seq)))
+    Ok((Branch::from_bytes(branch), u64::from_be_bytes(seq)))
 }
 
 pub(super) fn places(bytes: &[u8]) -> Result<Vec<Place>, StoreError> {
@@ -60,13 +60,13 @@ pub(super) fn slot_bytes(hlc: Hlc, op: &[u8]) -> Vec<u8> {
     out
 }
 
-pub(super) fn slot((log, seq): Place, bytes: &[u8]) -> Result<RawSlot, StoreError> {
+pub(super) fn slot((branch, seq): Place, bytes: &[u8]) -> Result<RawSlot, StoreError> {
     let (hlc, op) = bytes
         .split_first_chunk::<8>()
-        .ok_or_else(|| StoreError(format!("slot {log:?}:{seq} is damaged")))?;
-    Ok(RawSlot { log, seq, hlc: Hlc(u64::from_be_bytes(*hlc)), op: Bytes::from(op) })
+        .ok_or_else(|| StoreError::Failed(format!("slot {branch:?}:{seq} is damaged")))?;
+    Ok(RawSlot { branch, seq, hlc: Hlc(u64::from_be_bytes(*hlc)), op: Bytes::from(op) })
 }
 
 pub(super) fn store_error(e: impl Into<redb::Error>) -> StoreError {
-    StoreError(e.into().to_string())
+    StoreError::failed(e.into())
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use redb::{Database, ReadOnlyTable, ReadableDatabase};
 use swarmkv_protocol::codec::Bytes;
-use swarmkv_protocol::id::LogId;
+use swarmkv_protocol::id::Branch;
 use swarmkv_protocol::store::{RawSlot, StoreError};
 
 use super::schema::{self, HEADERS, KEYS, Place, SLOTS, store_error};
@@ -39,10 +39,10 @@ impl Snapshot {
     }
 
     fn tables(&self) -> Result<&Tables, StoreError> {
-        self.0.as_deref().ok_or_else(|| StoreError("the peer has stopped".into()))
+        self.0.as_deref().ok_or_else(|| StoreError::failed("the peer has stopped"))
     }
 
-    /// Every slot on `key`, ascending by log and sequence number.
+    /// Every slot on `key`, ascending by branch and sequence number.
     pub(crate) fn slots(&self, key: &[u8]) -> Result<Vec<RawSlot>, StoreError> {
         self.places(key)?.into_iter().map(|place| self.slot(place)).collect()
     }
@@ -57,20 +57,21 @@ impl Snapshot {
     pub(super) fn slot(&self, place: Place) -> Result<RawSlot, StoreError> {
         let bytes =
             self.tables()?.slots.get(&schema::place_bytes(&place)[..]).map_err(store_error)?;
-        let (log, seq) = place;
-        let missing = || StoreError(format!("slot {log:?}:{seq} is indexed but not there"));
+        let (branch, seq) = place;
+        let missing =
+            || StoreError::Failed(format!("slot {branch:?}:{seq} is indexed but not there"));
         schema::slot(place, bytes.ok_or_else(missing)?.value())
     }
 
-    /// Slots of `log` with `after < seq <= upto`, ascending, lazily.
+    /// Slots of `branch` with `after < seq <= upto`, ascending, lazily.
     pub(super) fn range(
         &self,
-        log: &LogId,
+        branch: &Branch,
         after: u64,
         upto: u64,
     ) -> Result<impl Iterator<Item = Result<RawSlot, StoreError>> + use<>, StoreError> {
-        let from = schema::place_bytes(&(*log, after.saturating_add(1)));
-        let to = schema::place_bytes(&(*log, upto));
+        let from = schema::place_bytes(&(*branch, after.saturating_add(1)));
+        let to = schema::place_bytes(&(*branch, upto));
         let range =
             self.tables()?.slots.range::<&[u8]>(&from[..]..=&to[..]).map_err(store_error)?;
         Ok(range.map(|entry| {

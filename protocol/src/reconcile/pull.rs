@@ -1,15 +1,16 @@
 //! The pulling side: asks, sets aside what arrives, and moves a log's head when it is proven.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use crate::branches::Stands;
 use crate::codec::Bytes;
 use crate::commit::{SignedHeader, VerifiedHeader, ranges_ascend};
-use crate::digest::Entry;
-use crate::id::{DeviceId, Hash8, LogId};
+use crate::digest::{self, Entry};
+use crate::id::{Branch, DeviceId, Hash8, LogId};
 use crate::io::{Fault, Output, SessionId};
 use crate::limits::{CHUNK_SLOTS, DISTRUST_MS, MAX_LOGS, MAX_STATEMENTS, PULL_STALLED_MS};
 use crate::log::{Chore, Log, Staged};
-use crate::message::{self, Digest, End, Plan, Repair, SlotRecord, Start, Statements};
+use crate::message::{self, Digest, End, Plan, Planned, Repair, SlotRecord, Start, Statements};
 use crate::op::{Op, Slot};
 use crate::replica::{Replica, proves};
 use crate::store::{Store, Write};
@@ -25,12 +26,15 @@ enum Phase {
     Streaming,
 }
 
-/// A log whose slots are arriving.
+/// A branch whose slots are arriving.
 #[derive(Clone, Debug)]
 struct Receiving {
-    log: LogId,
+    branch: Branch,
     upto: u64,
     bound: u64,
+    /// The peer knows that its log goes through our head, or sends it whole: what does not prove right
+    /// is then the peer's doing.
+    linked: bool,
     /// Goes on from what an earlier session set aside, which may be another peer's doing.
     resumed: bool,
 }
@@ -49,9 +53,6 @@ pub(crate) enum Pulled {
 /// Logs that a peer's false offers are not accepted for, and until when.
 pub(crate) type Distrust = BTreeMap<(DeviceId, LogId), u64>;
 
-/// What a peer was last told on this connection.
-pub(crate) type Told = BTreeMap<LogId, Entry>;
-
 /// One session that pulls from one peer.
 #[derive(Debug)]
 pub(crate) struct Pull {
@@ -64,6 +65,8 @@ pub(crate) struct Pull {
     pub(crate) planned: u64,
     /// Whether a log moved.
     pub(crate) learned: bool,
+    /// Only closes gaps: says nothing of all else.
+    pub(crate) gap: bool,
     phase: Phase,
     plan: Option<Plan>,
     receiving: Option<Receiving>,
@@ -81,8 +84,35 @@ impl Pull {
         now: Now,
         replica: &mut Replica<S>,
     ) -> Self {
-        replica.out.push_back(Output::OpenSession(session, peer));
         let hello = message::encode(&Repair::Hello(replica.state_hash()));
+        Self::open(session, peer, now, hello, replica)
+    }
+
+    /// A session that asks for certain logs only, at once.
+    pub(crate) fn close_gaps<S: Store>(
+        session: SessionId,
+        peer: DeviceId,
+        logs: &BTreeSet<LogId>,
+        now: Now,
+        replica: &mut Replica<S>,
+    ) -> Self {
+        let mut entries = replica.entries();
+        entries.retain(|entry| logs.contains(&entry.log));
+        let only = logs.iter().copied().collect();
+        let digest = Digest { statements: Vec::new(), full: false, entries, only };
+        let ask = message::encode(&Repair::Digest(digest));
+        let pull = Self::open(session, peer, now, ask, replica);
+        Self { gap: true, phase: Phase::Streaming, ..pull }
+    }
+
+    fn open<S>(
+        session: SessionId,
+        peer: DeviceId,
+        now: Now,
+        first: Vec<u8>,
+        replica: &mut Replica<S>,
+    ) -> Self {
+        replica.out.push_back(Output::OpenSession(session, peer));
         Self {
             session,
             peer,
@@ -90,10 +120,11 @@ impl Pull {
             received: 0,
             planned: 0,
             learned: false,
+            gap: false,
             phase: Phase::Hello,
             plan: None,
             receiving: None,
-            outbox: VecDeque::from([hello]),
+            outbox: VecDeque::from([first]),
             ready: false,
             telling: Vec::new(),
             misunderstood: false,
@@ -120,22 +151,25 @@ impl Pull {
         self.pump(replica);
     }
 
-    /// What the peer knows of us once this session is through; nothing if it cannot be said.
-    pub(crate) fn told(&self) -> &[Entry] {
-        if self.misunderstood { &[] } else { &self.telling }
+    /// What the peer knows of us now that this session is through; nothing if it cannot be said. What a
+    /// session that closes gaps says is not remembered by either side.
+    pub(crate) fn told(self) -> Option<digest::Digest> {
+        let telling = if self.misunderstood { Vec::new() } else { self.telling };
+        (!self.gap).then(|| digest::group(telling))
     }
 
     /// Whether a digest went out in this session: the peer may have it or not.
     pub(crate) fn digest_sent(&self) -> bool {
-        self.phase == Phase::Streaming
+        self.phase == Phase::Streaming && !self.gap
     }
 
     /// Whether a fresh replica is whole after this session: the peer was, and all it planned is here.
     pub(crate) fn makes_whole<S: Store>(&self, replica: &Replica<S>) -> bool {
-        self.plan.as_ref().is_some_and(|plan| {
-            let arrived = |log: &LogId| replica.logs.get(log).map_or(0, Log::seq);
-            plan.whole && plan.logs.iter().all(|planned| arrived(&planned.log) >= planned.seq)
-        })
+        !self.gap
+            && self.plan.as_ref().is_some_and(|plan| {
+                let arrived = |planned: &Planned| replica.seq(planned.log) >= planned.seq;
+                plan.whole && plan.logs.iter().all(arrived)
+            })
     }
 
     /// Takes one frame.
@@ -143,7 +177,7 @@ impl Pull {
         &mut self,
         bytes: &[u8],
         now: Now,
-        told: &Told,
+        told: &digest::Digest,
         distrust: &mut Distrust,
         replica: &mut Replica<S>,
     ) -> Result<Pulled, Fault> {
@@ -194,16 +228,16 @@ impl Pull {
         &mut self,
         names: &[Hash8],
         same_roster: bool,
-        told: &Told,
+        told: &digest::Digest,
         replica: &mut Replica<S>,
     ) {
         self.phase = Phase::Streaming;
-        self.telling = replica.entries().collect();
+        self.telling = replica.entries();
         let full = told.is_empty();
-        let changed = self.telling.iter().filter(|e| full || told.get(&e.log) != Some(*e));
-        let entries = changed.copied().collect();
+        let entries = changes(&self.telling, told);
         let statements = if same_roster { Vec::new() } else { replica.roster.beyond(names) };
-        self.say(&Repair::Digest(Digest { statements, full, entries }), replica);
+        let digest = Digest { statements, full, entries, only: Vec::new() };
+        self.say(&Repair::Digest(digest), replica);
     }
 
     /// A log begins: decides whether to take it. `None` passes its slots over.
@@ -222,29 +256,22 @@ impl Pull {
             return Err(self.nonsense("header of another log"));
         }
         let distrusted = distrust.get(&(self.peer, start.log)).is_some_and(|t| *t > now.mono);
-        if distrusted || !replica.logs.contains_key(&start.log) && replica.logs.len() >= MAX_LOGS {
+        let known_bad = replica.branches(start.log).any(|b| b.frozen == Some(header.hash()));
+        if distrusted || known_bad || replica.stands(&header)? == Stands::Here {
             return Ok(None);
         }
-        let told = self.telling.iter().find(|entry| entry.log == start.log).copied();
-        let ours = replica.logs.get(&start.log);
-        let ahead = claim.last_seq > ours.map_or(0, Log::seq);
-        let known_bad = ours.is_some_and(|log| log.frozen == Some(header.hash()));
-        if replica.own_log() == start.log && ahead {
+        if replica.own_log() == start.log {
             replica.own_head_elsewhere();
         }
-        // Compared with what we told: our head may have moved on since.
-        if start.link.is_some_and(|link| told.is_some_and(|told| link != told.head)) {
-            if start.log != replica.own_log() {
-                replica.mark_forked(&start.log);
-            }
+        let Some(id) = self.target(start, &header, replica) else {
+            return Ok(None);
+        };
+        if replica.receiving.contains_key(&id) {
             return Ok(None);
         }
-        let log = replica.logs.entry(start.log).or_insert_with(|| Log::new(start.log));
-        let cursor = log.staged.as_ref().map_or_else(|| log.seq(), |staged| staged.upto);
-        if known_bad || !ahead || log.purging() {
-            return Ok(None);
-        }
-        if claim.last_seq < cursor {
+        if let Some(log) = replica.logs.get_mut(&id)
+            && log.staged.as_ref().is_some_and(|staged| staged.upto > claim.last_seq)
+        {
             // What is staged goes beyond what this peer can prove, and nobody may ever prove it: what
             // can be proven comes first.
             log.drop_staged();
@@ -253,13 +280,42 @@ impl Pull {
             self.misunderstood = true;
             return Ok(None);
         }
+        if !replica.logs.contains_key(&id) && replica.logs.len() >= MAX_LOGS {
+            return Ok(None);
+        }
+        let log = replica.logs.entry(id).or_insert_with(|| Log::new(id));
+        let cursor = log.staged.as_ref().map_or_else(|| log.seq(), |staged| staged.upto);
+        if log.purging() {
+            return Ok(None);
+        }
         if start.from != cursor {
             self.misunderstood = true;
             return Ok(None);
         }
         let bound = claim.live_bytes.saturating_add(STAGE_SLACK);
+        let linked = start.linked || log.head.is_none();
         let resumed = log.staged.is_some();
-        Ok(Some(Receiving { log: start.log, upto: cursor, bound, resumed }))
+        replica.receiving.insert(id, self.session);
+        Ok(Some(Receiving { branch: id, upto: cursor, bound, linked, resumed }))
+    }
+
+    /// The branch that a log's slots are for: the one they go on from, or one for the whole log.
+    fn target<S: Store>(
+        &self,
+        start: &Start,
+        header: &VerifiedHeader,
+        replica: &Replica<S>,
+    ) -> Option<Branch> {
+        if start.base != Hash8::default() {
+            let mut shown = replica.shown(start.log);
+            let base = shown.find(|branch| branch.head_hash().short8() == start.base)?;
+            return (header.header().last_seq > base.seq()).then_some(base.id);
+        }
+        if !replica.has_room(start.log, &header.hash()) {
+            return None;
+        }
+        let fetching = replica.fetching(start.log).map(|branch| branch.id);
+        Some(fetching.unwrap_or_else(|| replica.fresh_branch(start.log)))
     }
 
     /// A header if it is genuine and allowed here; an unknown grant or version is nobody's fault.
@@ -288,19 +344,23 @@ impl Pull {
         let Some(receiving) = &mut self.receiving else {
             return Ok(());
         };
-        let id = receiving.log;
+        let id = receiving.branch;
         let mut slots = Vec::with_capacity(records.len());
         for record in records {
-            let op = Op::decode(&id, &record.op).map_err(|b| Fault::peer(self.peer, b, true))?;
+            let op =
+                Op::decode(&id.log, &record.op).map_err(|b| Fault::peer(self.peer, b, true))?;
             if record.seq <= receiving.upto {
                 return Err(Fault::peer(self.peer, "slots do not ascend", true));
             }
-            if !replica.roster.may_write(&id.author, &op.key) {
+            if !replica.roster.may_write(&id.log.author, &op.key) {
                 return Err(Fault::peer(self.peer, "slot outside its author's prefix", true));
             }
             receiving.upto = record.seq;
             let size = record.op.len();
-            slots.push((Slot { log: id, seq: record.seq, hlc: record.hlc, op, size }, record.op));
+            slots.push((
+                Slot { log: id.log, seq: record.seq, hlc: record.hlc, op, size },
+                record.op,
+            ));
         }
         let Some(log) = replica.logs.get(&id) else {
             return Ok(());
@@ -340,17 +400,19 @@ impl Pull {
         let Some(receiving) = self.receiving.take() else {
             return Ok(());
         };
+        let id = receiving.branch;
+        replica.receiving.remove(&id);
         let Some(header) = self.verified(&end.header, replica)? else {
             return Ok(());
         };
         let claim = header.header();
-        if claim.log != receiving.log || claim.last_seq < receiving.upto {
+        if claim.log != id.log || claim.last_seq < receiving.upto {
             return Err(self.nonsense("header does not cover the slots sent"));
         }
         if !ranges_ascend(&end.gone, claim.last_seq) {
             return Err(self.nonsense("ranges given up do not ascend"));
         }
-        let Some(log) = replica.logs.get(&receiving.log) else {
+        let Some(log) = replica.logs.get(&id) else {
             return Ok(());
         };
         if claim.last_seq <= log.seq() || log.purging() {
@@ -359,27 +421,29 @@ impl Pull {
         let change = log.forget(&end.gone, claim.live_count, &replica.store)?;
         if proves(claim, &change.totals) {
             let log = log.clone();
+            replica.observe(&header, now);
             self.flip(log, header, change.totals, change.writes, &end.gone, replica);
-            if let Some(own) = replica.logs.get(&receiving.log).and_then(|l| l.head.clone()) {
-                replica.observe(&own, now);
-            }
-            replica.note_moved(receiving.log);
-        } else {
-            if let Some(log) = replica.logs.get_mut(&receiving.log) {
-                log.drop_staged();
-                let write = log.write();
-                replica.persist(vec![write]);
-            }
-            if receiving.resumed {
-                self.misunderstood = true;
-                return Ok(());
-            }
-            distrust.retain(|_, until| *until > now.mono);
-            distrust.insert((self.peer, receiving.log), now.mono + DISTRUST_MS);
-            let reason = format!("what it sent of log {:?} is not what was signed", receiving.log);
-            return Err(Fault::peer(self.peer, reason, false));
+            return Ok(());
         }
-        Ok(())
+        if let Some(log) = replica.logs.get_mut(&id) {
+            log.drop_staged();
+            let write = log.write();
+            replica.persist(vec![write]);
+        }
+        if receiving.resumed {
+            self.misunderstood = true;
+            return Ok(());
+        }
+        replica.doubt(id, receiving.linked);
+        if !receiving.linked {
+            // Nobody knew whether this goes on from what is here. It does not: it is asked for whole.
+            self.misunderstood = true;
+            return Ok(());
+        }
+        distrust.retain(|_, until| *until > now.mono);
+        distrust.insert((self.peer, id.log), now.mono + DISTRUST_MS);
+        let reason = format!("what it sent of log {:?} is not what was signed", id.log);
+        Err(Fault::peer(self.peer, reason, false))
     }
 
     fn flip<S: Store>(
@@ -399,15 +463,39 @@ impl Pull {
         };
         log.totals = totals;
         log.staged = None;
+        log.scrubbed = None;
         log.frozen = None;
         log.note_gone(seq, gone);
-        writes.push(Write::Header { log: log.id, seq, bytes: header.bytes().clone() });
+        let id = log.id;
+        let whole = base == 0;
+        writes.push(Write::Header { branch: id, seq, bytes: header.bytes().clone() });
         log.head = Some(header);
-        writes.push(log.write());
-        replica.logs.insert(log.id, log);
+        replica.logs.insert(id, log);
+        replica.doubts.remove(&id.log);
+        if whole {
+            replica.place_whole(id);
+        }
+        writes.extend(replica.logs.get(&id).map(Log::write));
         replica.persist(writes);
+        if whole {
+            replica.resolve_aside(id.log);
+        }
+        replica.note_moved(id);
         replica.out.push_back(Output::Advanced);
         replica.counters.logs_repaired += 1;
         self.learned = true;
     }
+}
+
+/// The entries of logs that the peer was told otherwise of. A log of which nothing counts any more is
+/// told as one of which nothing is there.
+fn changes(telling: &[Entry], told: &digest::Digest) -> Vec<Entry> {
+    let now = digest::group(telling.iter().copied());
+    let none = |log| Entry { log, seq: 0, head: Hash8::default(), staged: 0, refused: None };
+    let gone = told.keys().filter(|log| !now.contains_key(log));
+    let mut changed: Vec<Entry> = gone.map(|log| none(*log)).collect();
+    let differing = now.iter().filter(|(log, entries)| told.get(log) != Some(entries));
+    changed.extend(differing.flat_map(|(_, entries)| entries.iter().copied()));
+    changed.sort_unstable();
+    changed
 }

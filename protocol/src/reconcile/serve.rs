@@ -1,18 +1,16 @@
 //! The serving side: compares digests and streams what the other side lacks, smallest log first.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
-use crate::digest::Entry;
-use crate::id::{DeviceId, LogId};
+use crate::commit::VerifiedHeader;
+use crate::digest::{self, Entry};
+use crate::id::{Branch, DeviceId, Hash8, LogId};
 use crate::io::{Fault, Output, SessionId};
-use crate::limits::{CHUNK_BYTES, CHUNK_SLOTS, MAX_LOGS, MAX_STATEMENTS};
+use crate::limits::{CHUNK_BYTES, CHUNK_SLOTS, MAX_BRANCHES, MAX_LOGS, MAX_STATEMENTS};
 use crate::log::Log;
 use crate::message::{self, Digest, End, Plan, Planned, Repair, SlotRecord, Start, Statements};
 use crate::replica::Replica;
 use crate::store::{Store, StoreError};
-
-/// What a peer has told of itself on this connection.
-pub(crate) type Heard = BTreeMap<LogId, Entry>;
 
 /// What a frame taught the serving side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,12 +23,15 @@ pub(crate) enum Served {
     PeerIsAhead,
 }
 
-/// A log being sent.
+/// A branch being sent.
 #[derive(Debug)]
 struct Sending {
-    log: LogId,
-    /// The receiver's proven head.
+    branch: Branch,
+    /// The receiver's proven head that it goes on from; 0: it is sent whole.
     base: u64,
+    head: Hash8,
+    /// Whether this side knows that the branch goes through that head.
+    linked: bool,
     /// Sent up to here.
     cursor: u64,
     started: bool,
@@ -87,7 +88,7 @@ impl Serve {
     pub(crate) fn frame<S: Store>(
         &mut self,
         bytes: &[u8],
-        heard: &mut Heard,
+        heard: &mut digest::Digest,
         replica: &mut Replica<S>,
     ) -> Result<Served, Fault> {
         let message: Repair = message::decode(bytes).map_err(|bad| {
@@ -120,66 +121,95 @@ impl Serve {
     fn digest<S: Store>(
         &mut self,
         digest: Digest,
-        heard: &mut Heard,
+        heard: &mut digest::Digest,
         replica: &mut Replica<S>,
     ) -> Result<Served, Fault> {
-        let ascending = digest.entries.windows(2).all(|pair| pair[0].log < pair[1].log);
-        if !ascending || digest.entries.len() > MAX_LOGS {
+        let ascending = digest.entries.windows(2).all(|pair| pair[0] < pair[1])
+            && digest.only.windows(2).all(|pair| pair[0] < pair[1]);
+        if !ascending || digest.entries.len() > MAX_LOGS || digest.only.len() > MAX_LOGS {
             return Err(Fault::peer(self.peer, "digest is out of order or too long", true));
         }
         replica.take_statements(&digest.statements, false);
+        self.streaming = true;
+        if !digest.only.is_empty() {
+            self.plan(&digest::group(digest.entries), &digest.only, replica)?;
+            return Ok(Served::Nothing);
+        }
         if digest.full {
             heard.clear();
         }
-        for entry in digest.entries {
+        for (log, mut entries) in digest::group(digest.entries) {
             // Only logs of known authors are remembered: what a peer may make us keep is bounded.
-            if replica.roster.member(&entry.log.author).is_some() && heard.len() < MAX_LOGS {
-                heard.insert(entry.log, entry);
+            if replica.roster.member(&log.author).is_some() && heard.len() < MAX_LOGS {
+                entries.truncate(MAX_BRANCHES + 1);
+                heard.insert(log, entries);
             }
         }
-        let ahead = self.plan(heard, replica)?;
-        self.streaming = true;
+        self.plan(heard, &[], replica)?;
+        let ahead = self.look_for_news(heard, replica)?;
         Ok(if ahead { Served::PeerIsAhead } else { Served::Nothing })
     }
 
-    /// Works out what to send; says whether the peer has something that this side lacks.
-    fn plan<S: Store>(&mut self, heard: &Heard, replica: &mut Replica<S>) -> Result<bool, Fault> {
+    /// Works out what to send, the log with least to send first.
+    fn plan<S: Store>(
+        &mut self,
+        heard: &digest::Digest,
+        only: &[LogId],
+        replica: &Replica<S>,
+    ) -> Result<(), Fault> {
         let mut planned = Vec::new();
-        let mut forked = Vec::new();
-        let mut ahead = false;
-        for log in replica.logs.values().filter(|log| log.head.is_some()) {
-            let theirs = heard.get(&log.id).copied();
-            let base = theirs.map_or(0, |entry| entry.seq);
-            ahead |= base > log.seq();
-            if base == log.seq() {
-                if theirs.is_some_and(|entry| entry.head != log.head_hash().short8()) {
-                    forked.push(log.id);
-                }
-            } else if base < log.seq() {
-                let cursor = theirs.map_or(0, |entry| entry.staged.max(base));
-                let sending = Sending { log: log.id, base, cursor, started: false };
-                planned.push((log.seq() - base, log.seq(), log.totals.count(), sending));
+        let mut whole_before = None;
+        for branch in replica.logs.values().filter(|branch| branch.shown()) {
+            let log = branch.id.log;
+            if !only.is_empty() && only.binary_search(&log).is_err() {
+                continue;
             }
-        }
-        ahead |= heard.values().any(|entry| entry.seq > 0 && !has(replica, &entry.log));
-        let own = replica.own_log();
-        if heard.get(&own).is_some_and(|e| e.seq > replica.logs.get(&own).map_or(0, Log::seq)) {
-            replica.own_head_claimed(self.peer);
-        }
-        for log in forked {
-            if log == own {
-                replica.own_head_claimed(self.peer);
-            } else {
-                replica.mark_forked(&log);
+            let theirs = heard.get(&log).map_or(&[][..], Vec::as_slice);
+            let Some(mut sending) = offer(branch, theirs, replica)? else { continue };
+            if sending.base == 0 && whole_before == Some(log) {
+                // What the other side has staged belongs to the history that is sent before this.
+                sending.cursor = 0;
             }
+            if sending.base == 0 {
+                whole_before = Some(log);
+            }
+            planned.push((branch.seq() - sending.base, branch.totals.count(), sending));
         }
-        planned.sort_by_key(|(left, ..)| *left);
+        planned.sort_by_key(|(left, _, sending)| (*left, sending.branch.log));
         let logs = planned
             .iter()
-            .map(|(left, seq, count, s)| Planned { log: s.log, seq: *seq, slots: *left.min(count) })
+            .map(|(left, count, s)| Planned {
+                log: s.branch.log,
+                seq: replica.head(&s.branch),
+                slots: *left.min(count),
+            })
             .collect();
         self.say(&Repair::Plan(Plan { whole: replica.caught_up, logs }));
         self.sending = planned.into_iter().map(|(.., sending)| sending).collect();
+        Ok(())
+    }
+
+    /// Says whether the other side has something that this one lacks, and heeds what it says of our own
+    /// log.
+    fn look_for_news<S: Store>(
+        &self,
+        heard: &digest::Digest,
+        replica: &mut Replica<S>,
+    ) -> Result<bool, Fault> {
+        let mut ahead = false;
+        for (log, theirs) in heard {
+            for entry in theirs.iter().filter(|entry| entry.seq > 0) {
+                let news = is_news(entry, theirs, replica)?;
+                if news && *log == replica.own_log() {
+                    replica.own_head_claimed(self.peer);
+                }
+                ahead |= news;
+            }
+            let refused = theirs.iter().any(|entry| entry.refused.is_some());
+            if refused && log.author == replica.me {
+                replica.accused(self.peer, *log);
+            }
+        }
         Ok(ahead)
     }
 
@@ -191,7 +221,7 @@ impl Serve {
             return Ok(());
         };
         let Some((log, head)) =
-            replica.logs.get(&sending.log).and_then(|log| Some((log, log.head.as_ref()?)))
+            replica.logs.get(&sending.branch).and_then(|log| Some((log, log.head.as_ref()?)))
         else {
             self.sending.pop_front();
             return self.next_chunk(replica);
@@ -199,15 +229,13 @@ impl Serve {
         let header = head.bytes().clone();
         if !sending.started {
             sending.started = true;
-            let link = match sending.base {
-                0 => None,
-                base => replica.store.header(&log.id, base)?,
+            let start = Start {
+                log: log.id.log,
+                base: sending.head,
+                linked: sending.linked,
+                from: sending.cursor,
+                header,
             };
-            let link = link.and_then(|bytes| {
-                let header = crate::commit::VerifiedHeader::from_store(&bytes).ok()?;
-                Some(header.hash().short8())
-            });
-            let start = Start { log: log.id, from: sending.cursor, link, header };
             self.say(&Repair::Start(start));
             return Ok(());
         }
@@ -235,6 +263,100 @@ impl Serve {
     }
 }
 
-fn has<S>(replica: &Replica<S>, log: &LogId) -> bool {
-    replica.logs.get(log).is_some_and(|log| log.head.is_some())
+/// What to send of a branch to a side that has these entries of its log; nothing if it has it, refuses
+/// it, or should first be asked what it has.
+fn offer<S: Store>(
+    branch: &Log,
+    theirs: &[Entry],
+    replica: &Replica<S>,
+) -> Result<Option<Sending>, StoreError> {
+    let head = branch.head_hash().short8();
+    let proven = || theirs.iter().filter(|entry| entry.seq > 0);
+    let has = proven().any(|entry| entry.seq == branch.seq() && entry.head == head);
+    let full = proven().filter(|entry| entry.head < head).count() >= MAX_BRANCHES;
+    if has || full || theirs.iter().any(|entry| entry.refused == Some(head)) {
+        return Ok(None);
+    }
+    let from = |entry: &Entry, linked| Sending {
+        branch: branch.id,
+        base: entry.seq,
+        head: entry.head,
+        linked,
+        cursor: entry.staged.max(entry.seq),
+        started: false,
+    };
+    if let Some(wanted) = theirs.iter().find(|entry| entry.seq == 0) {
+        return Ok(Some(from(wanted, true)));
+    }
+    let (mut best, mut all_apart) = (None, true);
+    for entry in proven() {
+        match relation(branch, entry, replica)? {
+            Relation::GoesOn => best = Some((true, *entry)),
+            Relation::Unknown => {
+                all_apart = false;
+                let below = entry.seq < branch.seq();
+                if below && best.is_none_or(|(linked, _)| !linked) {
+                    best = Some((false, *entry));
+                }
+            }
+            Relation::Apart => {}
+        }
+    }
+    if let Some((linked, entry)) = best {
+        return Ok(Some(from(&entry, linked)));
+    }
+    let nothing =
+        Entry { log: branch.id.log, seq: 0, head: Hash8::default(), staged: 0, refused: None };
+    Ok(all_apart.then(|| from(&nothing, true)))
+}
+
+/// How a branch here stands to a history that the other side has.
+enum Relation {
+    /// It goes on from it.
+    GoesOn,
+    /// Each holds something that the other does not.
+    Apart,
+    /// This side cannot tell.
+    Unknown,
+}
+
+fn relation<S: Store>(
+    branch: &Log,
+    entry: &Entry,
+    replica: &Replica<S>,
+) -> Result<Relation, StoreError> {
+    let is = |other: &Log| other.seq() == entry.seq && other.head_hash().short8() == entry.head;
+    if replica.shown(branch.id.log).any(is) {
+        return Ok(Relation::Apart);
+    }
+    if entry.seq > branch.seq() {
+        return Ok(Relation::Unknown);
+    }
+    let Some(stored) = replica.store.header(&branch.id, entry.seq)? else {
+        return Ok(Relation::Unknown);
+    };
+    let passed = VerifiedHeader::from_store(&stored).map(|header| header.hash().short8());
+    Ok(if passed == Ok(entry.head) { Relation::GoesOn } else { Relation::Apart })
+}
+
+/// Whether a history that the other side has is none of those here, nor known to be part of one.
+fn is_news<S: Store>(
+    entry: &Entry,
+    theirs: &[Entry],
+    replica: &Replica<S>,
+) -> Result<bool, StoreError> {
+    for branch in replica.shown(entry.log) {
+        let head = branch.head_hash().short8();
+        if branch.seq() == entry.seq && head == entry.head {
+            return Ok(false);
+        }
+        let both = theirs.iter().any(|e| e.seq == branch.seq() && e.head == head);
+        match relation(branch, entry, replica)? {
+            Relation::GoesOn => return Ok(false),
+            // The other side holds both: then neither is part of the other.
+            Relation::Unknown if entry.seq < branch.seq() && !both => return Ok(false),
+            Relation::Unknown | Relation::Apart => {}
+        }
+    }
+    Ok(true)
 }

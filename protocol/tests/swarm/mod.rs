@@ -10,7 +10,7 @@ use std::rc::Rc;
 use swarmkv_protocol::codec::Bytes;
 use swarmkv_protocol::crypto::{self, DeviceKey, Domain};
 use swarmkv_protocol::engine::Engine;
-use swarmkv_protocol::id::{DeviceId, LogId, Version};
+use swarmkv_protocol::id::{Branch, DeviceId, Version};
 use swarmkv_protocol::io::{Change, Fault, Input, Output, SessionId, Token, Verdict};
 use swarmkv_protocol::memory::MemoryStore;
 use swarmkv_protocol::op::Body;
@@ -28,17 +28,17 @@ impl Store for Disk {
 
     fn slots_after(
         &self,
-        log: &LogId,
+        branch: &Branch,
         after: u64,
         upto: u64,
         max_slots: usize,
         max_bytes: usize,
     ) -> Result<Vec<RawSlot>, StoreError> {
-        self.0.borrow().slots_after(log, after, upto, max_slots, max_bytes)
+        self.0.borrow().slots_after(branch, after, upto, max_slots, max_bytes)
     }
 
-    fn header(&self, log: &LogId, seq: u64) -> Result<Option<Bytes>, StoreError> {
-        self.0.borrow().header(log, seq)
+    fn header(&self, branch: &Branch, seq: u64) -> Result<Option<Bytes>, StoreError> {
+        self.0.borrow().header(branch, seq)
     }
 }
 
@@ -110,7 +110,7 @@ impl Swarm {
                 statements.map(|bytes| Write::Statement { name: named(&bytes), bytes }).collect(),
             );
             if n == 0 {
-                disk.0.borrow_mut().apply(vec![Write::CaughtUp]);
+                disk.0.borrow_mut().apply(vec![Write::CaughtUp(true)]);
             }
             let node = swarm.open(key(n), disk, false);
             swarm.nodes.push(node);

@@ -10,8 +10,11 @@ pub fn holds(world: &World, n: usize, live: &LiveSets) -> Result<(), String> {
         if world.model.waived.get(&log).is_some_and(|safe| seq > *safe) {
             continue;
         }
-        let there = live.get(&log).and_then(|slots| slots.get(&acked.key));
-        let kept = there.is_some_and(|raw| {
+        let mut there = live
+            .iter()
+            .filter(|(branch, _)| branch.log == log)
+            .filter_map(|(_, slots)| slots.get(&acked.key));
+        let kept = there.any(|raw| {
             let same = || raw.open().is_ok_and(|slot| slot.version() == acked.version);
             raw.seq > seq || raw.seq == seq && same()
         });

@@ -13,7 +13,7 @@ pub fn holds(world: &World, n: usize) -> Result<(), String> {
         return Err(format!("bounds: node {n} holds {held} commits and {logs} logs"));
     }
     // Epochs are opened for a reason: never as many as there are writes, and no peer can force them.
-    let own = engine.heads().keys().filter(|log| log.author == world.nodes[n].id).count();
+    let own = engine.heads().keys().filter(|branch| branch.log.author == world.nodes[n].id).count();
     if own > 40 {
         return Err(format!("bounds: node {n} has opened {own} epochs"));
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use swarmkv_protocol::id::LogId;
 
+use crate::node::heads;
 use crate::world::World;
 
 /// Why the swarm has not converged yet; `None`: it has.
@@ -19,13 +20,18 @@ pub fn lacking(world: &World) -> Option<String> {
         if !world.nodes[n].writes.is_empty() {
             return Some(format!("node {n} has writes waiting"));
         }
-        let mut heads = engine.heads();
-        let forked: Vec<LogId> = engine.logs().iter().filter(|l| l.forked).map(|l| l.log).collect();
+        let mut heads = heads(engine);
+        let forked: Vec<LogId> =
+            engine.logs().iter().filter(|l| l.forked).map(|l| l.branch.log).collect();
         if let Some(log) = forked.iter().find(|log| world.honest_author(log) && !rogue(world)) {
             return Some(format!("node {n} takes {log:?} for forked"));
         }
         heads.retain(|log, seq| *seq > 0 && world.honest_author(log));
-        let state = if rogue(world) { engine.roster().hash() } else { engine.state_hash() };
+        let state = if world.plan.rogue_stays && rogue(world) {
+            engine.roster().hash()
+        } else {
+            engine.state_hash()
+        };
         match &first {
             None => first = Some((heads, state)),
             Some((other, _)) if *other != heads => {

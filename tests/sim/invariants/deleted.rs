@@ -14,12 +14,12 @@ use crate::world::World;
 pub fn holds(world: &World, n: usize, live: &LiveSets) -> Result<(), String> {
     let Some(engine) = world.nodes[n].engine.as_ref() else { return Ok(()) };
     let mut keys: BTreeMap<Bytes, Vec<RawSlot>> = BTreeMap::new();
-    for (log, head) in engine.heads() {
-        if world.honest_author(&log) {
-            for (key, raw) in world.model.live(&log, head) {
+    for (branch, head) in engine.heads() {
+        if world.honest_author(&branch.log) {
+            for (key, raw) in world.model.live(&branch.log, head) {
                 keys.entry(key.clone()).or_default().push(raw.clone());
             }
-        } else if let Some(slots) = live.get(&log) {
+        } else if let Some(slots) = live.get(&branch) {
             for (key, raw) in slots {
                 keys.entry(key.clone()).or_default().push(raw.clone());
             }

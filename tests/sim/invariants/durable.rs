@@ -3,13 +3,13 @@
 use swarmkv_protocol::commit::SignedHeader;
 use swarmkv_protocol::id::{LogId, Version};
 use swarmkv_protocol::message::{self, Gossip, Repair};
-use swarmkv_protocol::store::Store as _;
 
+use crate::disk::{has_header, header_of};
 use crate::world::World;
 
 fn is_durable(world: &World, n: usize, log: &LogId, seq: u64) -> bool {
     let disk = world.nodes[n].disk.borrow();
-    matches!(disk.durable.header(log, seq), Ok(Some(_)))
+    has_header(&disk.durable, log, seq)
 }
 
 /// A commit of our own leaves only when it is on our disk.
@@ -20,7 +20,7 @@ pub fn published(world: &mut World, n: usize, bytes: &[u8]) -> Result<(), String
             swarmkv_protocol::commit::SignedCommit::decode(&commit).ok().and_then(|commit| {
                 let (log, seq) = (commit.claim().log, commit.claim().last_seq);
                 let disk = world.nodes[n].disk.borrow();
-                let stored = disk.visible.header(&log, seq).ok().flatten();
+                let stored = header_of(&disk.visible, &log, seq);
                 stored.and_then(|bytes| SignedHeader::decode(&bytes).ok())
             })
         }
@@ -43,7 +43,7 @@ pub fn published(world: &mut World, n: usize, bytes: &[u8]) -> Result<(), String
 pub fn acknowledged(world: &World, n: usize, version: &Version) -> Result<(), String> {
     let disk = world.nodes[n].disk.borrow();
     let ends = world.model.logs.get(&version.log).map(|written| written.ends.range(version.seq..));
-    let stored = |seq: &u64| matches!(disk.durable.header(&version.log, *seq), Ok(Some(_)));
+    let stored = |seq: &u64| has_header(&disk.durable, &version.log, *seq);
     let covered = ends.into_iter().flatten().any(stored);
     if covered || !world.honest(n) {
         return Ok(());

@@ -14,7 +14,7 @@ pub mod whole;
 use std::collections::BTreeMap;
 
 use swarmkv_protocol::codec::Bytes;
-use swarmkv_protocol::id::LogId;
+use swarmkv_protocol::id::Branch;
 use swarmkv_protocol::store::{RawSlot, Store as _};
 
 use crate::world::World;
@@ -35,7 +35,7 @@ pub fn check(world: &mut World) -> Result<(), String> {
 }
 
 /// What a replica shows of each log: the latest slot on each key up to the log's head.
-pub type LiveSets = BTreeMap<LogId, BTreeMap<Bytes, RawSlot>>;
+pub type LiveSets = BTreeMap<Branch, BTreeMap<Bytes, RawSlot>>;
 
 /// Reads every log's live set from the replica's storage, as readers would.
 pub fn live_sets(world: &World, n: usize) -> Result<LiveSets, String> {
@@ -45,9 +45,9 @@ pub fn live_sets(world: &World, n: usize) -> Result<LiveSets, String> {
     let disk = world.nodes[n].disk.borrow();
     for key in disk.visible.keys() {
         for raw in disk.visible.slots(key).map_err(|e| e.to_string())? {
-            if raw.seq <= heads.get(&raw.log).copied().unwrap_or(0) {
+            if raw.seq <= heads.get(&raw.branch).copied().unwrap_or(0) {
                 // Ascending by sequence number: the latest stays.
-                sets.entry(raw.log).or_default().insert(key.clone(), raw);
+                sets.entry(raw.branch).or_default().insert(key.clone(), raw);
             }
         }
     }

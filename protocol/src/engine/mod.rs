@@ -1,17 +1,20 @@
 //! The engine: takes inputs, hands out outputs, says when it wants to be called again. It only routes.
 
+mod sessions;
+
 use std::collections::{BTreeMap, BTreeSet, btree_map};
 
 use crate::crypto::DeviceKey;
-use crate::digest::Entry;
-use crate::id::{DeviceId, LogId};
+use crate::digest;
+use crate::id::{Branch, DeviceId, LogId};
 use crate::io::{Counters, Fault, Input, LogStatus, Output, SessionId, Token, Verdict};
 use crate::limits::{
-    CHORE_SLOTS, INTRODUCE_EVERY_MS, MAX_GOSSIP, MAX_SERVED, MAX_SERVED_PER_PEER, REPAIR_EVERY_MS,
+    CHORE_SLOTS, INTRODUCE_EVERY_MS, MAX_GOSSIP, MAX_LOGS, REPAIR_EVERY_MS, SCRUB_EVERY_MS,
+    SCRUB_FAST_MS,
 };
-use crate::log::Chore;
+use crate::log::{Chore, Standing};
 use crate::message::{self, Gossip};
-use crate::reconcile::{Pull, Pulled, Serve, Served};
+use crate::reconcile::{Pull, Serve};
 use crate::replica::{Replica, Taken};
 use crate::roster::Roster;
 use crate::store::{Recovered, Store, StoreError, Write};
@@ -22,9 +25,9 @@ use crate::timer::{Timer, Timers};
 #[derive(Debug, Default)]
 struct Peer {
     /// What it was told of this replica on this connection.
-    told: BTreeMap<LogId, Entry>,
+    told: digest::Digest,
     /// What it told of itself.
-    heard: BTreeMap<LogId, Entry>,
+    heard: digest::Digest,
     served: usize,
     /// When both sides were last seen equal, in monotonic milliseconds.
     equal_at: Option<u64>,
@@ -68,8 +71,11 @@ pub struct Progress {
 pub struct Engine<S> {
     replica: Replica<S>,
     peers: BTreeMap<DeviceId, Peer>,
-    pull: Option<Pull>,
+    pulls: BTreeMap<SessionId, Pull>,
+    /// Members to compare everything with.
     wanted: BTreeSet<DeviceId>,
+    /// Members that showed that something of a log is missing here, and up to where.
+    gaps: BTreeMap<DeviceId, BTreeMap<LogId, u64>>,
     serving: BTreeMap<SessionId, Serve>,
     distrust: BTreeMap<(DeviceId, LogId), u64>,
     introduced: BTreeMap<DeviceId, u64>,
@@ -93,14 +99,16 @@ impl<S: Store> Engine<S> {
     ) -> Result<Self, StoreError> {
         let replica = Replica::open(key, roster, recovered, store, entropy, fresh_epoch)?;
         let mut timers = Timers::default();
-        if replica.logs.values().any(|log| log.chore != Chore::None) {
+        timers.set(Timer::Scrub, 0);
+        if replica.logs.values().any(owes) {
             timers.set(Timer::Tidy, 0);
         }
         Ok(Self {
             replica,
             peers: BTreeMap::new(),
-            pull: None,
+            pulls: BTreeMap::new(),
             wanted: BTreeSet::new(),
+            gaps: BTreeMap::new(),
             serving: BTreeMap::new(),
             distrust: BTreeMap::new(),
             introduced: BTreeMap::new(),
@@ -127,13 +135,28 @@ impl<S: Store> Engine<S> {
     pub fn handle(&mut self, now: Now, input: Input) -> Result<(), Fault> {
         self.replica.begin();
         let result = self.route(now, input);
-        if let Err(Fault::Store(_)) = result {
-            return result;
-        }
+        let result = self.survive(result)?;
         let ticked = self.run_timers(now).and_then(|()| self.apply_held(now));
-        self.start_pull(now);
+        let ticked = self.survive(ticked)?;
+        self.start_pulls(now);
         self.plan_tidying(now);
+        if self.replica.to_scrub() > 0 && self.timers.at(Timer::Scrub) > now.mono + SCRUB_FAST_MS {
+            self.timers.set(Timer::Scrub, now.mono + SCRUB_FAST_MS);
+        }
         result.and(ticked)
+    }
+
+    /// A damaged slot costs its branch, not the replica.
+    fn survive(&mut self, result: Result<(), Fault>) -> Result<Result<(), Fault>, Fault> {
+        match result {
+            Err(Fault::Store(StoreError::Damaged { branch, .. })) => {
+                self.replica.set_aside(branch);
+                self.wanted.extend(self.peers.keys());
+                Ok(Ok(()))
+            }
+            Err(Fault::Store(failed)) => Err(Fault::Store(failed)),
+            other => Ok(other),
+        }
     }
 
     fn route(&mut self, now: Now, input: Input) -> Result<(), Fault> {
@@ -156,6 +179,7 @@ impl<S: Store> Engine<S> {
             Input::Invite { token, secret, invite } => {
                 self.replica.invite(now, token, secret, &invite);
             }
+            Input::Scrub => self.replica.scrub_all(),
             Input::Tick => {}
         }
         Ok(())
@@ -175,9 +199,8 @@ impl<S: Store> Engine<S> {
         self.wanted.remove(&peer);
         self.introduced.remove(&peer);
         self.serving.retain(|_, serve| serve.peer != peer);
-        if self.pull.as_ref().is_some_and(|pull| pull.peer == peer) {
-            self.end_pull();
-        }
+        self.gaps.remove(&peer);
+        self.end_pulls(|pull| pull.peer == peer);
         if self.peers.is_empty() {
             self.timers.clear(Timer::Repair);
         }
@@ -201,17 +224,11 @@ impl<S: Store> Engine<S> {
                     let pause = self.replica.random.jitter(REPAIR_EVERY_MS);
                     self.timers.set(Timer::Repair, now.mono + pause);
                 }
-                Timer::PullStalled => {
-                    let stalled = self.pull.as_ref().is_some_and(|p| p.deadline <= now.mono);
-                    if stalled {
-                        self.end_pull();
-                    } else if let Some(pull) = &self.pull {
-                        self.timers.set(Timer::PullStalled, pull.deadline);
-                    }
-                }
+                Timer::PullStalled => self.end_pulls(|pull| pull.deadline <= now.mono),
+                Timer::Scrub => self.scrub(now)?,
                 // Slots written in this call cannot be read yet: the next call goes on.
                 Timer::Tidy if self.replica.unread() => {}
-                Timer::Tidy => self.tidy()?,
+                Timer::Tidy => self.tidy(now)?,
                 Timer::Held => {}
             }
         }
@@ -219,23 +236,41 @@ impl<S: Store> Engine<S> {
     }
 
     fn plan_tidying(&mut self, now: Now) {
-        if self.replica.logs.values().any(|log| log.chore != Chore::None) {
+        if self.replica.logs.values().any(owes) {
             self.timers.set(Timer::Tidy, now.mono + 1);
         }
     }
 
-    fn tidy(&mut self) -> Result<(), Fault> {
-        let owed = self.replica.logs.values().find(|log| log.chore != Chore::None).map(|l| l.id);
-        let Some(log) = owed.and_then(|id| self.replica.logs.get_mut(&id)) else {
+    /// One step of the tidying that some branch owes.
+    fn tidy(&mut self, now: Now) -> Result<(), Fault> {
+        let Some(log) = self.replica.logs.values().find(|log| owes(log)) else {
             return Ok(());
         };
-        let (mut writes, left) = log.tidy(CHORE_SLOTS, &self.replica.store)?;
-        log.chore = left;
         let id = log.id;
-        writes.push(log.write());
+        if log.standing == Standing::Unjudged {
+            return Ok(self.replica.compare(id)?);
+        }
+        if let Chore::Salvage(after) = log.chore {
+            return self.replica.salvage_step(now, id, after);
+        }
+        let (mut writes, left) = log.tidy(CHORE_SLOTS, &self.replica.store)?;
+        let gone = writes.contains(&Write::RemoveLog { branch: id });
+        if gone {
+            self.replica.logs.remove(&id);
+        } else if let Some(log) = self.replica.logs.get_mut(&id) {
+            log.chore = left;
+            writes.push(log.write());
+        }
         self.replica.persist(writes);
         self.replica.note_moved(id);
         Ok(())
+    }
+
+    fn scrub(&mut self, now: Now) -> Result<(), Fault> {
+        let next = self.replica.scrub();
+        let pause = next.as_ref().map_or(SCRUB_EVERY_MS, |next| next.pause());
+        self.timers.set(Timer::Scrub, now.mono + pause);
+        next.map(|_| ()).map_err(Fault::from)
     }
 
     fn apply_held(&mut self, now: Now) -> Result<(), Fault> {
@@ -270,16 +305,15 @@ impl<S: Store> Engine<S> {
             }
             Ok(Gossip::Announce(header)) => {
                 let result = self.replica.take_announcement(token, from, &header);
-                if matches!(&result, Err(Fault::Peer { damning: false, .. })) {
-                    self.wanted.insert(from);
-                }
-                let (taken, author) = result?;
-                if taken == Taken::Gap {
+                let source = match &result {
                     // Whoever passed it on may have to pull it first; the author has it for sure.
-                    let source = if self.peers.contains_key(&author) { author } else { from };
-                    self.wanted.insert(source);
-                }
-                Ok(())
+                    Ok(Taken::Gap { log, .. }) if self.peers.contains_key(&log.author) => {
+                        log.author
+                    }
+                    _ => from,
+                };
+                self.pull_on_gap(&result, source);
+                result.map(|_| ())
             }
             Ok(Gossip::Statement(statement)) => {
                 let result = self.replica.take_statement(token, from, statement);
@@ -303,203 +337,26 @@ impl<S: Store> Engine<S> {
     }
 
     fn pull_on_gap(&mut self, taken: &Result<Taken, Fault>, from: DeviceId) {
-        let lacking = match taken {
-            Ok(taken) => *taken == Taken::Gap,
+        match taken {
+            Ok(Taken::Settled) | Err(Fault::Store(_)) => {}
+            Ok(Taken::Gap { log, upto }) => self.note_gap(from, *log, *upto),
+            Ok(Taken::Apart) => {
+                self.wanted.insert(from);
+            }
             // An unknown grant: the roster that explains it comes with a repair.
-            Err(Fault::Peer { damning, .. }) => !damning,
-            Err(Fault::Store(_)) => false,
-        };
-        if lacking {
-            self.wanted.insert(from);
-        }
-    }
-
-    // ---- repair sessions ----------------------------------------------------------------------
-
-    /// One pull at a time: what it brings spares the next most of its work.
-    fn start_pull(&mut self, now: Now) {
-        if self.pull.is_some() {
-            return;
-        }
-        let wanted: Vec<DeviceId> =
-            self.wanted.iter().filter(|p| self.peers.contains_key(p)).copied().collect();
-        let pick = self.replica.random.below(wanted.len() as u64);
-        let Some(peer) = wanted.get(usize::try_from(pick).unwrap_or(0)).copied() else {
-            self.wanted.clear();
-            return;
-        };
-        self.wanted.remove(&peer);
-        let session = SessionId(self.next_session);
-        self.next_session += 2;
-        self.replica.counters.pulls += 1;
-        let pull = Pull::start(session, peer, now, &mut self.replica);
-        self.timers.set(Timer::PullStalled, pull.deadline);
-        self.pull = Some(pull);
-    }
-
-    fn end_pull(&mut self) {
-        if let Some(pull) = self.pull.take() {
-            self.timers.clear(Timer::PullStalled);
-            self.forget_told(&pull);
-            self.replica.out.push_back(Output::CloseSession(pull.session));
-        }
-    }
-
-    fn session_opened(&mut self, session: SessionId, peer: DeviceId) {
-        let room = self.serving.len() < MAX_SERVED;
-        match self.peers.get_mut(&peer) {
-            Some(known) if room && known.served < MAX_SERVED_PER_PEER => {
-                known.served += 1;
-                self.serving.insert(session, Serve::new(session, peer));
-            }
-            _ => self.replica.out.push_back(Output::CloseSession(session)),
-        }
-    }
-
-    fn session_ready(&mut self, session: SessionId) -> Result<(), Fault> {
-        if let Some(pull) = self.pull.as_mut().filter(|pull| pull.session == session) {
-            pull.ready(&mut self.replica);
-        } else if let Some(serve) = self.serving.get_mut(&session) {
-            serve.ready(&mut self.replica)?;
-        }
-        Ok(())
-    }
-
-    fn session_closed(&mut self, session: SessionId) {
-        if let Some(pull) = self.pull.take_if(|pull| pull.session == session) {
-            self.timers.clear(Timer::PullStalled);
-            self.forget_told(&pull);
-        }
-        self.stop_serving(session);
-    }
-
-    /// A session broke off: whether the peer took the digest in is not known, so it gets a full one.
-    fn forget_told(&mut self, pull: &Pull) {
-        if pull.digest_sent()
-            && let Some(peer) = self.peers.get_mut(&pull.peer)
-        {
-            peer.told.clear();
-        }
-    }
-
-    fn stop_serving(&mut self, session: SessionId) {
-        if let Some(serve) = self.serving.remove(&session)
-            && let Some(peer) = self.peers.get_mut(&serve.peer)
-        {
-            peer.served = peer.served.saturating_sub(1);
-        }
-    }
-
-    fn session_frame(&mut self, now: Now, session: SessionId, bytes: &[u8]) -> Result<(), Fault> {
-        if self.pull.as_ref().is_some_and(|pull| pull.session == session) {
-            return self.pull_frame(now, bytes);
-        }
-        let Some(serve) = self.serving.get_mut(&session) else {
-            return Ok(());
-        };
-        let peer = serve.peer;
-        let Some(known) = self.peers.get_mut(&peer) else {
-            return Ok(());
-        };
-        match serve.frame(bytes, &mut known.heard, &mut self.replica) {
-            Ok(Served::PeerIsAhead) => {
-                if known.fruitless_until <= now.mono {
-                    self.wanted.insert(peer);
+            Err(Fault::Peer { damning, .. }) => {
+                if !damning {
+                    self.wanted.insert(from);
                 }
-                Ok(())
-            }
-            Ok(Served::Equal) => {
-                self.equal(now, peer);
-                Ok(())
-            }
-            Ok(Served::Nothing) => Ok(()),
-            Err(fault) => {
-                self.stop_serving(session);
-                self.replica.out.push_back(Output::CloseSession(session));
-                Err(self.count(fault))
             }
         }
     }
 
-    /// Both sides have the same: then what the peer has is what is here.
-    fn equal(&mut self, now: Now, peer: DeviceId) {
-        if let Some(peer) = self.peers.get_mut(&peer) {
-            peer.equal_at = Some(now.mono);
-            for ours in self.replica.entries().filter(|entry| entry.seq > 0) {
-                // What it has staged is its own affair: that stays as it told.
-                let entry = peer.heard.entry(ours.log).or_insert(Entry { staged: 0, ..ours });
-                (entry.seq, entry.head) = (ours.seq, ours.head);
-            }
-        }
-    }
-
-    fn count(&mut self, fault: Fault) -> Fault {
-        match &fault {
-            Fault::Peer { damning: true, .. } => self.replica.counters.rejected += 1,
-            Fault::Peer { .. } => self.replica.counters.ignored += 1,
-            Fault::Store(_) => {}
-        }
-        fault
-    }
-
-    fn pull_frame(&mut self, now: Now, bytes: &[u8]) -> Result<(), Fault> {
-        let Some(mut pull) = self.pull.take() else {
-            return Ok(());
-        };
-        let nothing = BTreeMap::new();
-        let told = self.peers.get(&pull.peer).map_or(&nothing, |peer| &peer.told);
-        match pull.frame(bytes, now, told, &mut self.distrust, &mut self.replica) {
-            Ok(Pulled::More) => {
-                self.timers.set(Timer::PullStalled, pull.deadline);
-                self.pull = Some(pull);
-                Ok(())
-            }
-            Ok(done) => {
-                self.timers.clear(Timer::PullStalled);
-                self.replica.out.push_back(Output::CloseSession(pull.session));
-                self.pull_done(now, &pull, done);
-                Ok(())
-            }
-            Err(fault) => {
-                // Another peer is asked; this one comes round again in its turn.
-                let others: Vec<DeviceId> =
-                    self.peers.keys().filter(|p| **p != pull.peer).copied().collect();
-                let pick = self.replica.random.below(others.len() as u64);
-                self.wanted.extend(others.get(usize::try_from(pick).unwrap_or(0)));
-                self.pull = Some(pull);
-                self.end_pull();
-                Err(self.count(fault))
-            }
-        }
-    }
-
-    fn pull_done(&mut self, now: Now, pull: &Pull, done: Pulled) {
-        let whole = match done {
-            Pulled::Equal(whole) => {
-                self.replica.counters.pulls_equal += 1;
-                self.equal(now, pull.peer);
-                whole
-            }
-            Pulled::More | Pulled::Done => {
-                if let Some(peer) = self.peers.get_mut(&pull.peer) {
-                    if !pull.learned {
-                        peer.fruitless_until = now.mono + REPAIR_EVERY_MS;
-                    }
-                    peer.told = pull.told().iter().map(|entry| (entry.log, *entry)).collect();
-                }
-                pull.makes_whole(&self.replica)
-            }
-        };
-        if whole && !self.replica.caught_up {
-            self.replica.caught_up = true;
-            self.replica.persist(vec![Write::CaughtUp]);
-            self.replica.out.push_back(Output::Advanced);
-        }
-        if pull.learned {
-            let others: Vec<DeviceId> =
-                self.peers.keys().filter(|peer| **peer != pull.peer).copied().collect();
-            let pick = self.replica.random.below(others.len() as u64);
-            self.wanted.extend(others.get(usize::try_from(pick).unwrap_or(0)));
+    fn note_gap(&mut self, source: DeviceId, log: LogId, upto: u64) {
+        let gaps = self.gaps.entry(source).or_default();
+        if gaps.len() < MAX_LOGS {
+            let known = gaps.entry(log).or_default();
+            *known = upto.max(*known);
         }
     }
 
@@ -517,9 +374,9 @@ impl<S: Store> Engine<S> {
         &self.replica.roster
     }
 
-    /// Last proven sequence number of every log: what readers may see.
+    /// Last proven sequence number of every branch that counts: what readers may see.
     #[must_use]
-    pub fn heads(&self) -> BTreeMap<LogId, u64> {
+    pub fn heads(&self) -> BTreeMap<Branch, u64> {
         self.replica.heads()
     }
 
@@ -550,14 +407,17 @@ impl<S: Store> Engine<S> {
     /// How each connected member stands.
     #[must_use]
     pub fn peers(&self) -> Vec<PeerStatus> {
-        let ours = self.replica.heads();
+        let logs: BTreeSet<LogId> = self.replica.logs.keys().map(|id| id.log).collect();
         let one = |(device, peer): (&DeviceId, &Peer)| {
-            let theirs = |log| peer.heard.get(log).map_or(0, |entry| entry.seq);
+            let theirs = |log: &LogId| {
+                let entries = peer.heard.get(log).into_iter().flatten();
+                entries.map(|entry| entry.seq).max().unwrap_or(0)
+            };
             let sum = |lags: &mut dyn Iterator<Item = u64>| lags.fold(0, u64::saturating_add);
-            let behind = sum(&mut ours.iter().map(|(log, seq)| seq.saturating_sub(theirs(log))));
-            let mine = |log| ours.get(log).copied().unwrap_or(0);
-            let told = peer.heard.values();
-            let ahead = sum(&mut told.map(|entry| entry.seq.saturating_sub(mine(&entry.log))));
+            let lag = |log: &LogId| self.replica.seq(*log).saturating_sub(theirs(log));
+            let lead = |log: &LogId| theirs(log).saturating_sub(self.replica.seq(*log));
+            let behind = sum(&mut logs.iter().map(lag));
+            let ahead = sum(&mut peer.heard.keys().map(lead));
             PeerStatus { device: *device, behind, ahead, equal_at: peer.equal_at }
         };
         self.peers.iter().map(one).collect()
@@ -566,8 +426,14 @@ impl<S: Store> Engine<S> {
     /// How the running pull stands.
     #[must_use]
     pub fn progress(&self) -> Option<Progress> {
-        let pull = self.pull.as_ref()?;
+        let pull = self.pulls.values().find(|pull| !pull.gap)?;
         Some(Progress { from: pull.peer, received: pull.received, planned: pull.planned })
+    }
+
+    /// Histories that wait to be checked in haste: after [`Input::Scrub`] it is done when none is left.
+    #[must_use]
+    pub fn to_scrub(&self) -> usize {
+        self.replica.to_scrub()
     }
 
     /// Running totals.
@@ -587,4 +453,9 @@ impl<S: Store> Engine<S> {
     pub fn store(&self) -> &S {
         &self.replica.store
     }
+}
+
+/// Whether a branch has something to be done in small steps.
+fn owes(log: &crate::log::Log) -> bool {
+    log.chore != Chore::None || log.standing == Standing::Unjudged
 }

@@ -1,0 +1,307 @@
+//! The histories of one log: where a header belongs, when one history holds another, what becomes of a
+//! history that is damaged.
+//!
+//! A log's author may sign two histories (a clone, a restored copy, malice). Both are kept and merged
+//! like any others. Which of two proven histories goes on from the other is decided by what they hold,
+//! so every replica that has the same two decides alike, whatever it saw on the way: `old` is part of
+//! `new` if `new` is exactly `old` with everything of `new` after `old`'s head put over it.
+
+use std::ops::RangeInclusive;
+
+use crate::commit::{Header, VerifiedHeader};
+use crate::id::{Branch, DeviceId, Hash, LogId};
+use crate::io::Output;
+use crate::limits::{CHORE_SLOTS, MAX_BRANCHES, MAX_LOGS};
+use crate::log::{Chore, Log, Standing};
+use crate::replica::Replica;
+use crate::store::{Store, StoreError, Write};
+
+/// Every branch of a log.
+pub(crate) fn all(log: LogId) -> RangeInclusive<Branch> {
+    Branch { log, number: 0 }..=Branch { log, number: u16::MAX }
+}
+
+/// Where a genuine header stands to what is shown of its log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Stands {
+    /// It differs from what every history here has in its place: the log is forked.
+    Apart,
+    /// Known, or as old as something known.
+    Here,
+    /// It may go on from what is here.
+    Beyond,
+}
+
+impl<S: Store> Replica<S> {
+    /// Every branch of a log.
+    pub(crate) fn branches(&self, log: LogId) -> impl Iterator<Item = &Log> {
+        self.logs.range(all(log)).map(|(_, branch)| branch)
+    }
+
+    /// The branches of a log that count.
+    pub(crate) fn shown(&self, log: LogId) -> impl Iterator<Item = &Log> {
+        self.branches(log).filter(|branch| branch.shown())
+    }
+
+    /// Last proven sequence number of a branch; 0 if it does not count.
+    pub(crate) fn head(&self, branch: &Branch) -> u64 {
+        self.logs.get(branch).filter(|log| log.shown()).map_or(0, Log::seq)
+    }
+
+    /// Last proven sequence number of a log.
+    pub(crate) fn seq(&self, log: LogId) -> u64 {
+        self.shown(log).map(Log::seq).max().unwrap_or(0)
+    }
+
+    /// A number that no branch of this log has.
+    pub(crate) fn fresh_branch(&self, log: LogId) -> Branch {
+        let last = self.branches(log).last().map(|branch| branch.id.number);
+        Branch { log, number: last.map_or(0, |last| last.saturating_add(1)) }
+    }
+
+    /// The branch in which a log is being fetched whole.
+    pub(crate) fn fetching(&self, log: LogId) -> Option<&Log> {
+        self.branches(log).find(|branch| branch.fetching())
+    }
+
+    /// Where a header stands to what is here.
+    pub(crate) fn stands(&self, header: &VerifiedHeader) -> Result<Stands, StoreError> {
+        let claim = header.header();
+        let mut stands = None;
+        for branch in self.shown(claim.log) {
+            let to_this = if claim.last_seq <= branch.seq() {
+                match self.store.header(&branch.id, claim.last_seq)? {
+                    Some(stored) if stored == *header.bytes() => return Ok(Stands::Here),
+                    Some(_) => Stands::Apart,
+                    None => Stands::Here,
+                }
+            } else if claim.first_seq() > branch.seq() + 1
+                || claim.first_seq() == branch.seq() + 1 && claim.prev == branch.head_hash()
+            {
+                Stands::Beyond
+            } else {
+                Stands::Apart
+            };
+            stands = stands.max(Some(to_this));
+        }
+        Ok(stands.unwrap_or(Stands::Beyond))
+    }
+
+    /// The branch that a commit with this header goes right on from.
+    pub(crate) fn next_of(&self, header: &Header) -> Option<Branch> {
+        let follows = |branch: &&Log| {
+            header.first_seq() == branch.seq() + 1 && header.prev == branch.head_hash()
+        };
+        if let Some(branch) = self.shown(header.log).find(follows) {
+            return Some(branch.id);
+        }
+        if header.first_seq() != 1 || self.shown(header.log).next().is_some() {
+            return None;
+        }
+        let fetching = self.fetching(header.log).map(|branch| branch.id);
+        Some(fetching.unwrap_or_else(|| self.fresh_branch(header.log)))
+    }
+
+    /// Two histories of a log were seen. Nothing is taken away.
+    pub(crate) fn mark_forked(&mut self, log: LogId) {
+        let first = self.logs.range_mut(all(log)).map(|(_, branch)| branch).next();
+        if let Some(branch) = first.filter(|branch| !branch.forked) {
+            branch.forked = true;
+            let write = branch.write();
+            self.persist(vec![write]);
+        }
+    }
+
+    /// What was offered of a log proved false. After the second time, or when nobody could know whether
+    /// it goes on from what is here, the log is asked for whole.
+    pub(crate) fn doubt(&mut self, id: Branch, linked: bool) {
+        let count = self.doubts.entry(id.log).or_default();
+        *count += 1;
+        let whole = !linked || *count > 1;
+        if whole && self.fetching(id.log).is_none() && self.logs.len() < MAX_LOGS {
+            let branch = self.fresh_branch(id.log);
+            self.logs.insert(branch, Log::new(branch));
+        }
+    }
+
+    /// A peer says that a header of an own log has a wrong live root. Once each, that is looked into.
+    pub(crate) fn accused(&mut self, by: DeviceId, log: LogId) {
+        if self.accusers.len() < MAX_LOGS && self.accusers.insert((by, log)) {
+            let own: Vec<Branch> = self.shown(log).map(|branch| branch.id).collect();
+            self.suspects.extend(own);
+        }
+    }
+
+    /// A header's live root is wrong over a proven state: the branch stands still, nobody is blamed.
+    /// Unless it is ours that is wrong, which a look at what is stored will tell.
+    pub(crate) fn freeze(&mut self, branch: Log, header: Hash) {
+        let id = branch.id;
+        let log = self.logs.entry(id).or_insert(branch);
+        if log.frozen != Some(header) {
+            log.frozen = Some(header);
+            let write = log.write();
+            self.persist(vec![write]);
+            self.suspects.insert(id);
+        }
+    }
+
+    /// A branch was fetched whole and proven. If it is the only one it is shown; else it is compared
+    /// with the others first, once what was stored with it can be read.
+    pub(crate) fn place_whole(&mut self, id: Branch) {
+        let alone = self.shown(id.log).all(|other| other.id == id);
+        if let Some(branch) = self.logs.get_mut(&id) {
+            branch.standing = if alone { Standing::Shown } else { Standing::Unjudged };
+        }
+    }
+
+    /// Compares a branch that was fetched whole with those shown, and keeps those of them that are no
+    /// part of another.
+    pub(crate) fn compare(&mut self, id: Branch) -> Result<(), StoreError> {
+        let Some(new) = self.logs.get(&id).cloned() else { return Ok(()) };
+        let mut drop = Vec::new();
+        let mut superfluous = false;
+        for old in self.shown(id.log) {
+            if self.is_part(old, &new)? {
+                drop.push(old.id);
+            } else if self.is_part(&new, old)? {
+                superfluous = true;
+            }
+        }
+        if superfluous {
+            drop = vec![id];
+        }
+        let mut writes = Vec::new();
+        if let Some(new) = self.logs.get_mut(&id) {
+            new.standing = Standing::Shown;
+            new.forked |= drop.is_empty();
+            writes.push(new.write());
+        }
+        for id in drop {
+            if let Some(branch) = self.logs.get_mut(&id) {
+                branch.give_up();
+                writes.push(branch.write());
+            }
+        }
+        self.persist(writes);
+        self.limit_branches(id.log);
+        self.resolve_aside(id.log);
+        self.note_moved(id);
+        self.out.push_back(Output::Advanced);
+        Ok(())
+    }
+
+    /// Whether `new` is `old` with everything of `new` after `old`'s head put over it.
+    fn is_part(&self, old: &Log, new: &Log) -> Result<bool, StoreError> {
+        if old.head_hash() == new.head_hash() {
+            return Ok(true);
+        }
+        if old.seq() >= new.seq() {
+            return Ok(false);
+        }
+        let (mut kept, mut base) = (new.totals.clone(), old.totals.clone());
+        let mut after = old.seq();
+        loop {
+            let step =
+                self.store.slots_after(&new.id, after, new.seq(), CHORE_SLOTS, usize::MAX)?;
+            let Some(last) = step.last() else { break };
+            after = last.seq;
+            for raw in &step {
+                if !new.is_latest(raw, new.seq(), &self.store)? {
+                    continue;
+                }
+                let slot = raw.open()?;
+                kept.remove(&slot);
+                if let Some(older) = old.live(&slot.op.key, &self.store)? {
+                    base.remove(&older);
+                }
+            }
+        }
+        Ok(kept == base)
+    }
+
+    /// Keeps as many branches as are allowed: those whose heads have the least hashes, so that every
+    /// replica with the same ones keeps the same. Only an author that forks again and again gets here.
+    fn limit_branches(&mut self, log: LogId) {
+        let mut heads: Vec<(Hash, Branch)> =
+            self.shown(log).map(|branch| (branch.head_hash(), branch.id)).collect();
+        heads.sort_unstable();
+        for (_, id) in heads.into_iter().skip(MAX_BRANCHES) {
+            if let Some(branch) = self.logs.get_mut(&id) {
+                branch.give_up();
+                let write = branch.write();
+                self.persist(vec![write]);
+            }
+        }
+    }
+
+    /// Whether another history of a log, with this head, would be kept.
+    pub(crate) fn has_room(&self, log: LogId, head: &Hash) -> bool {
+        let less = self.shown(log).filter(|branch| branch.head_hash() < *head).count();
+        less < MAX_BRANCHES
+    }
+
+    /// What is stored of a branch is not what was signed. It is shown and offered to nobody from now
+    /// on, and fetched afresh; until then readers are told so.
+    pub(crate) fn set_aside(&mut self, id: Branch) {
+        let Some(branch) = self.logs.get_mut(&id).filter(|branch| branch.shown()) else {
+            return;
+        };
+        branch.standing = Standing::Aside;
+        branch.staged = None;
+        branch.chore = Chore::None;
+        let write = branch.write();
+        self.counters.set_aside += 1;
+        self.caught_up = false;
+        self.persist(vec![write, Write::CaughtUp(false)]);
+        if id.log == self.own {
+            self.rotate();
+        }
+        if self.roster.members().nth(1).is_none() {
+            // Nobody else can have it.
+            self.whole();
+        }
+        self.out.push_back(Output::Advanced);
+    }
+
+    /// This replica has, or has again, all that a whole peer has.
+    pub(crate) fn whole(&mut self) {
+        if self.caught_up {
+            return;
+        }
+        let own: Vec<LogId> = self.logs.keys().map(|id| id.log).collect();
+        let me = self.me;
+        for log in own.into_iter().filter(|log| log.author == me) {
+            self.salvage(log);
+        }
+        self.caught_up = true;
+        self.persist(vec![Write::CaughtUp(true)]);
+        self.out.push_back(Output::Advanced);
+    }
+
+    /// Lets go of what was set aside once it was fetched afresh.
+    pub(crate) fn resolve_aside(&mut self, log: LogId) {
+        let seq = self.seq(log);
+        let covered = |branch: &&Log| branch.standing == Standing::Aside && branch.seq() <= seq;
+        let covered: Vec<Branch> = self.branches(log).filter(covered).map(|b| b.id).collect();
+        for id in covered {
+            if let Some(branch) = self.logs.get_mut(&id) {
+                branch.give_up();
+                let write = branch.write();
+                self.persist(vec![write]);
+            }
+        }
+    }
+
+    /// What nobody else has of an own log that is set aside is written again in the log that is
+    /// written to now, slot by slot as tidying goes on.
+    fn salvage(&mut self, log: LogId) {
+        let seq = self.seq(log);
+        for (_, branch) in self.logs.range_mut(all(log)) {
+            if branch.standing == Standing::Aside && branch.chore == Chore::None {
+                branch.chore = Chore::Salvage(seq);
+                let write = branch.write();
+                self.out.push_back(Output::Persist(vec![write]));
+            }
+        }
+    }
+}
