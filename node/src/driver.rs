@@ -569,7 +569,7 @@ fn write_error(refused: WriteRefused) -> WriteError {
         WriteRefused::NotAllowed(_) => WriteError::NotAllowed(refused.to_string()),
         WriteRefused::Invalid(text) => WriteError::Invalid(text),
         WriteRefused::Condition(there) => WriteError::Condition(there),
-        WriteRefused::Busy => WriteError::Busy,
+        WriteRefused::Busy | WriteRefused::Damaged => WriteError::Busy,
     }
 }
 

@@ -210,6 +210,10 @@ impl<S: Store> Replica<S> {
                     continue;
                 }
                 let slot = raw.open()?;
+                if slot.hlc <= old.stamp() {
+                    // Stamps rise within a history: this was not written after `old`'s head.
+                    return Ok(false);
+                }
                 kept.remove(&slot);
                 if let Some(older) = old.live(&slot.op.key, &self.store)? {
                     base.remove(&older);

@@ -88,6 +88,8 @@ pub enum Input {
     },
     /// A local user asks for everything stored to be checked against what was signed, now.
     Scrub,
+    /// A reader met a damaged slot of this history.
+    Suspect(Branch),
     /// Nothing but time passed.
     Tick,
 }
@@ -156,6 +158,10 @@ pub enum WriteRefused {
     /// The condition does not hold; the siblings that are there instead.
     #[error("the condition is not met")]
     Condition(Vec<Version>),
+    /// What is stored on its key, or of the log that it would go to, is damaged. It is being mended;
+    /// the write can be tried again at once.
+    #[error("what is stored there is damaged and is being fetched afresh: try again")]
+    Damaged,
     /// Too many writes wait already.
     #[error("too many writes are waiting")]
     Busy,

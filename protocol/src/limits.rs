@@ -103,9 +103,9 @@ pub const SCRUB_REST_MS: u64 = 3_600_000;
 pub const INTRODUCE_EVERY_MS: u64 = 5_000;
 
 const _: () = assert!(MAX_OP + 4096 <= MAX_FRAME);
-const _: () = assert!(MAX_LOGS * 80 <= MAX_FRAME);
+const _: () = assert!(MAX_LOGS * 96 <= MAX_FRAME);
 const _: () = assert!(MAX_STATEMENTS * 12 + MAX_STATEMENT_BYTES <= MAX_FRAME);
-const _: () = assert!(MAX_LOGS * 80 + MAX_STATEMENT_BYTES <= MAX_FRAME);
+const _: () = assert!(MAX_LOGS * 96 + MAX_STATEMENT_BYTES <= MAX_FRAME);
 const _: () = assert!(GROUP_BYTES + MAX_HEADER / 2 < MAX_GOSSIP);
 const _: () = assert!(MAX_GOSSIP_VALUE < GROUP_BYTES);
 const _: () = assert!(GROUP_OPS <= MAX_TX_OPS && GROUP_BYTES <= MAX_TX_BYTES);

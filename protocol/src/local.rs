@@ -91,25 +91,42 @@ impl<S: Store> Replica<S> {
                 self.out.push_back(Output::WriteRefused(token, refused));
                 continue;
             }
-            match self.plan(&group, &own, hlc, changes, now)? {
-                Ok(slots) => group.take(token, bytes, slots),
-                Err(refused) => self.out.push_back(Output::WriteRefused(token, refused)),
+            match self.plan(&group, &own, hlc, changes, now) {
+                Ok(Ok(slots)) => group.take(token, bytes, slots),
+                Ok(Err(refused)) => self.out.push_back(Output::WriteRefused(token, refused)),
+                Err(broken) => {
+                    group.tokens.push((token, Vec::new()));
+                    return self.refuse(group.tokens, &WriteRefused::Damaged, Err(broken));
+                }
             }
         }
         if group.slots.is_empty() {
             return Ok(());
         }
-        if !self.sign(own, hlc, group.slots)? {
-            let refused = WriteRefused::NotAllowed("it would go over its quota");
-            for (token, _) in group.tokens {
-                self.out.push_back(Output::WriteRefused(token, refused.clone()));
+        match self.sign(own, hlc, group.slots) {
+            Ok(true) => {}
+            Ok(false) => {
+                let refused = WriteRefused::NotAllowed("it would go over its quota");
+                return self.refuse(group.tokens, &refused, Ok(()));
             }
-            return Ok(());
+            Err(broken) => return self.refuse(group.tokens, &WriteRefused::Damaged, Err(broken)),
         }
         for (token, versions) in group.tokens {
             self.out.push_back(Output::Written(token, versions));
         }
         Ok(())
+    }
+
+    fn refuse(
+        &mut self,
+        tokens: Vec<(Token, Vec<Version>)>,
+        refused: &WriteRefused,
+        result: Result<(), StoreError>,
+    ) -> Result<(), Fault> {
+        for (token, _) in tokens {
+            self.out.push_back(Output::WriteRefused(token, refused.clone()));
+        }
+        Ok(result?)
     }
 
     /// Signs slots as the own log's next commit, keeps and spreads it; false if they exceed the quota.

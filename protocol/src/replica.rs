@@ -116,7 +116,7 @@ impl<S: Store> Replica<S> {
         let newest = replica
             .logs
             .values()
-            .filter(|log| log.id.log.author == me && !log.left)
+            .filter(|log| log.id.log.author == me && replica.branches(log.id.log).all(|b| !b.left))
             .filter_map(|log| Some((log.head.as_ref()?.header().hlc, log.id.log)))
             .max();
         if let Some((_, own)) = newest {

@@ -58,7 +58,11 @@ impl StoreError {
     }
 }
 
-/// Pure reads. They see every [`Write`] of every [`crate::io::Output::Persist`] handed out so far.
+/// Pure reads. A store that can lose or change bytes keeps checksums, and hands a slot that does not
+/// match its own out with an empty operation ([`RawSlot::open`]): nobody who asks us is to get bytes
+/// that would be held against us.
+///
+/// Reads see every [`Write`] of every [`crate::io::Output::Persist`] handed out so far.
 pub trait Store {
     /// Every slot on `key`, staged ones too, ascending by branch and sequence number.
     ///

@@ -180,6 +180,9 @@ impl<S: Store> Engine<S> {
                 self.replica.invite(now, token, secret, &invite);
             }
             Input::Scrub => self.replica.scrub_all(),
+            Input::Suspect(branch) => {
+                self.replica.suspects.insert(branch);
+            }
             Input::Tick => {}
         }
         Ok(())

@@ -365,6 +365,15 @@ impl Pull {
         let Some(log) = replica.logs.get(&id) else {
             return Ok(());
         };
+        if !receiving.linked && slots.iter().any(|(slot, _)| slot.hlc <= log.stamp()) {
+            // Stamps rise within a history: these were not written after our head. It is another one,
+            // even if it should have everything of ours replaced.
+            self.receiving = None;
+            replica.receiving.remove(&id);
+            replica.doubt(id, false);
+            self.misunderstood = true;
+            return Ok(());
+        }
         // Gossip may have moved the head over some of these since the session began.
         slots.retain(|(slot, _)| slot.seq > log.seq());
         if slots.is_empty() || log.purging() {

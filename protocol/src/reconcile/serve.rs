@@ -246,6 +246,9 @@ impl Serve {
             sending.cursor = last.seq;
             let mut slots = Vec::with_capacity(chunk.len());
             for raw in chunk {
+                if raw.op.is_empty() {
+                    return Err(StoreError::Damaged { branch: id, seq: raw.seq });
+                }
                 if log.is_latest(&raw, seq, &replica.store)? {
                     slots.push(SlotRecord::from(raw));
                 }
