@@ -26,10 +26,12 @@ pub(crate) fn all(log: LogId) -> RangeInclusive<Branch> {
 pub(crate) enum Stands {
     /// It differs from what every history here has in its place: the log is forked.
     Apart,
-    /// Known, or as old as something known.
-    Here,
+    /// As old as something known, but nobody can say whether it is part of that.
+    Old,
     /// It may go on from what is here.
     Beyond,
+    /// Known.
+    Here,
 }
 
 impl<S: Store> Replica<S> {
@@ -73,7 +75,7 @@ impl<S: Store> Replica<S> {
                 match self.store.header(&branch.id, claim.last_seq)? {
                     Some(stored) if stored == *header.bytes() => return Ok(Stands::Here),
                     Some(_) => Stands::Apart,
-                    None => Stands::Here,
+                    None => Stands::Old,
                 }
             } else if claim.first_seq() > branch.seq() + 1
                 || claim.first_seq() == branch.seq() + 1 && claim.prev == branch.head_hash()

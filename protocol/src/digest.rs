@@ -26,6 +26,13 @@ pub struct Entry {
 }
 tuple_codec!(Entry { log, seq, head, staged, refused });
 
+impl Entry {
+    /// Nothing is there of a log.
+    pub(crate) fn nothing(log: LogId) -> Self {
+        Self { log, seq: 0, head: Hash8::default(), staged: 0, refused: None }
+    }
+}
+
 /// Entries by log.
 pub(crate) type Digest = BTreeMap<LogId, Vec<Entry>>;
 

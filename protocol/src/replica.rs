@@ -150,9 +150,19 @@ impl<S: Store> Replica<S> {
 
     // ---- what a replica has -------------------------------------------------------------------
 
-    /// What this replica says in a digest, ascending.
+    /// What this replica says in a digest, ascending. Of a log that is set aside it says that nothing is
+    /// there, for the others may think otherwise.
     pub(crate) fn entries(&self) -> Vec<Entry> {
-        let mut entries: Vec<Entry> = self.logs.values().filter_map(Log::entry).collect();
+        let mut entries: Vec<Entry> = Vec::with_capacity(self.logs.len());
+        let mut branches = self.logs.values().peekable();
+        while let Some(branch) = branches.next() {
+            let log = branch.id.log;
+            entries.extend(branch.entry());
+            let last = branches.peek().is_none_or(|next| next.id.log != log);
+            if last && entries.last().is_none_or(|entry| entry.log != log) {
+                entries.push(Entry::nothing(log));
+            }
+        }
         entries.sort_unstable();
         entries
     }
@@ -186,8 +196,10 @@ impl<S: Store> Replica<S> {
             forked: log.forked || self.shown(log.id.log).nth(1).is_some(),
             aside: log.standing == Standing::Aside,
         };
-        let counts =
-            |log: &&Log| log.chore != Chore::Drop && (log.head.is_some() || log.staged.is_some());
+        let counts = |log: &&Log| {
+            let there = log.head.is_some() || log.staged.is_some() || log.frozen.is_some();
+            there && log.chore != Chore::Drop
+        };
         self.logs.values().filter(counts).map(one).collect()
     }
 
@@ -243,7 +255,7 @@ impl<S: Store> Replica<S> {
         let header = self.judge(token, from, known, checked)?;
         let claim = header.header();
         Ok(match self.stands(&header)? {
-            Stands::Here => Taken::Settled,
+            Stands::Here | Stands::Old => Taken::Settled,
             Stands::Beyond => Taken::Gap { log: claim.log, upto: claim.last_seq },
             Stands::Apart => {
                 self.mark_forked(claim.log);
@@ -255,7 +267,7 @@ impl<S: Store> Replica<S> {
     /// Whether a header says nothing new. One that differs from ours at the same place does: it proves
     /// a fork and is spread.
     fn knows(&self, header: &VerifiedHeader) -> bool {
-        self.stands(header).is_ok_and(|stands| stands == Stands::Here)
+        self.stands(header).is_ok_and(|s| matches!(s, Stands::Here | Stands::Old))
     }
 
     fn judge<T>(
@@ -288,7 +300,7 @@ impl<S: Store> Replica<S> {
         let header = commit.header().header();
         let log = header.log;
         match self.stands(commit.header())? {
-            Stands::Here => return Ok(Taken::Settled),
+            Stands::Here | Stands::Old => return Ok(Taken::Settled),
             Stands::Apart => {
                 self.mark_forked(log);
                 return Ok(Taken::Apart);

@@ -357,7 +357,8 @@ fn a_runaway_clock_opens_a_new_epoch_once_corrected() {
     swarm.pass(5_000);
     assert_eq!(swarm.get(1, "k").as_deref(), Some("corrected"));
     let own = swarm.nodes[0].engine.own_log();
-    let stamp = swarm.nodes[1].engine.logs().iter().find(|log| log.log == own).map(|l| l.stamp);
+    let stamp =
+        swarm.nodes[1].engine.logs().iter().find(|log| log.branch.log == own).map(|l| l.stamp);
     assert!(stamp.is_some_and(|stamp| stamp <= right + 10_000));
 }
 

@@ -9,7 +9,7 @@ use crate::digest::{self, Entry};
 use crate::id::{Branch, DeviceId, Hash8, LogId};
 use crate::io::{Fault, Output, SessionId};
 use crate::limits::{CHUNK_SLOTS, DISTRUST_MS, MAX_LOGS, MAX_STATEMENTS, PULL_STALLED_MS};
-use crate::log::{Chore, Log, Staged};
+use crate::log::{Chore, Log, Staged, Standing};
 use crate::message::{self, Digest, End, Plan, Planned, Repair, SlotRecord, Start, Statements};
 use crate::op::{Op, Slot};
 use crate::replica::{Replica, proves};
@@ -256,7 +256,12 @@ impl Pull {
             return Err(self.nonsense("header of another log"));
         }
         let distrusted = distrust.get(&(self.peer, start.log)).is_some_and(|t| *t > now.mono);
-        let known_bad = replica.branches(start.log).any(|b| b.frozen == Some(header.hash()));
+        let hash = header.hash();
+        let known_bad = replica.branches(start.log).any(|b| b.frozen == Some(hash));
+        let unjudged = |b: &Log| b.standing == Standing::Unjudged && b.head_hash() == hash;
+        if replica.branches(start.log).any(unjudged) {
+            return Ok(None);
+        }
         if distrusted || known_bad || replica.stands(&header)? == Stands::Here {
             return Ok(None);
         }
@@ -496,15 +501,9 @@ impl Pull {
     }
 }
 
-/// The entries of logs that the peer was told otherwise of. A log of which nothing counts any more is
-/// told as one of which nothing is there.
+/// The entries of logs that the peer was told otherwise of.
 fn changes(telling: &[Entry], told: &digest::Digest) -> Vec<Entry> {
     let now = digest::group(telling.iter().copied());
-    let none = |log| Entry { log, seq: 0, head: Hash8::default(), staged: 0, refused: None };
-    let gone = told.keys().filter(|log| !now.contains_key(log));
-    let mut changed: Vec<Entry> = gone.map(|log| none(*log)).collect();
     let differing = now.iter().filter(|(log, entries)| told.get(log) != Some(entries));
-    changed.extend(differing.flat_map(|(_, entries)| entries.iter().copied()));
-    changed.sort_unstable();
-    changed
+    differing.flat_map(|(_, entries)| entries.iter().copied()).collect()
 }

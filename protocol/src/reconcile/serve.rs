@@ -308,9 +308,7 @@ fn offer<S: Store>(
     if let Some((linked, entry)) = best {
         return Ok(Some(from(&entry, linked)));
     }
-    let nothing =
-        Entry { log: branch.id.log, seq: 0, head: Hash8::default(), staged: 0, refused: None };
-    Ok(all_apart.then(|| from(&nothing, true)))
+    Ok(all_apart.then(|| from(&Entry::nothing(branch.id.log), true)))
 }
 
 /// How a branch here stands to a history that the other side has.

@@ -170,7 +170,7 @@ impl Swarm {
         let mut steps = 0;
         while let Some((n, input)) = due.pop_front() {
             steps += 1;
-            assert!(steps < 200_000, "engines talk in circles");
+            assert!(steps < 200_000, "engines talk in circles: {n} {input:?}");
             let now = self.now();
             if let Err(fault) = self.nodes[n].engine.handle(now, input) {
                 self.nodes[n].faults.push(fault);
