@@ -75,10 +75,9 @@ impl<S: Store> Replica<S> {
             sums.totals.add(&self.read_again(raw)?);
             sums.upto = raw.seq;
         }
-        let sound = !step.is_empty()
-            || log.head.as_ref().is_none_or(|head| proves(head.header(), &sums.totals));
         self.counters.scrubbed += step.len() as u64;
-        if step.is_empty() {
+        if step.is_empty() || sums.upto >= log.seq() {
+            let sound = log.head.as_ref().is_none_or(|head| proves(head.header(), &sums.totals));
             self.scrub_passed(id);
             if !sound {
                 self.set_aside(id);

@@ -132,7 +132,7 @@ fn the_author_of_a_forked_log_goes_on_in_a_new_epoch_and_its_next_write_settles_
     swarm.restart(A);
     swarm.put(A, "after", "a restart");
     assert_ne!(swarm.nodes[A].engine.own_log(), log);
-    assert_eq!(swarm.nodes[A].engine.caught_up(), true);
+    assert!(swarm.nodes[A].engine.caught_up());
 }
 
 #[test]

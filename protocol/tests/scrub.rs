@@ -6,6 +6,7 @@ use swarm::{Swarm, put};
 use swarmkv_protocol::codec::{self, Bytes};
 use swarmkv_protocol::id::Branch;
 use swarmkv_protocol::io::{Input, Output, WriteRefused};
+use swarmkv_protocol::limits::SCRUB_REST_MS;
 use swarmkv_protocol::op::{Body, Op};
 use swarmkv_protocol::store::{Store as _, Write};
 
@@ -76,7 +77,8 @@ fn the_background_finds_it_without_being_asked_even_while_the_log_moves_on() {
     let mut swarm = filled(2);
     swarm.gossip = true;
     damage(&mut swarm, 1, "a 7", Some("false"));
-    for i in 0..100 {
+    swarm.pass(SCRUB_REST_MS - 30_000);
+    for i in 0..400 {
         // Overwrites slots on both sides of where scrubbing is.
         swarm.put(0, &format!("a {}", [1, 3, 19][i % 3]), &i.to_string());
         swarm.pass(200);

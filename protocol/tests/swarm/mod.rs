@@ -77,16 +77,22 @@ pub fn key(n: usize) -> [u8; 32] {
 impl Swarm {
     /// An owner (node 0) and writers, all knowing the whole roster.
     pub fn new(count: usize) -> Self {
+        Self::granted(count, |_, _| {})
+    }
+
+    /// As [`Swarm::new`], with a hand in what each is granted.
+    pub fn granted(count: usize, change: impl Fn(usize, &mut Grant)) -> Self {
         let owner = DeviceKey::from_seed(&key(0));
         let mut roster = Roster::found(&owner, "test", "owner", [9; 16]).expect("a valid genesis");
         for n in 1..count {
-            let grant = Grant {
+            let mut grant = Grant {
                 device: DeviceKey::from_seed(&key(n)).id(),
                 label: format!("node {n}"),
                 role: Role::Writer,
                 prefix: Bytes::default(),
                 max_bytes: None,
             };
+            change(n, &mut grant);
             let statement = roster.grant(&owner, grant).expect("an owner grants");
             roster.insert(&[statement]);
         }

@@ -1,0 +1,321 @@
+//! A relay that leaves something out is found out, its claim is dropped, the log comes from elsewhere,
+//! and the service never stops. And what is missing on the live path is asked for at once.
+
+mod swarm;
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use swarm::{Swarm, put};
+use swarmkv_protocol::codec::{self, Bytes};
+use swarmkv_protocol::commit::{SignedCommit, SignedHeader};
+use swarmkv_protocol::crypto::{DeviceKey, Domain};
+use swarmkv_protocol::io::{Change, Fault, Input, Verdict};
+use swarmkv_protocol::message::{self, Gossip, Repair};
+use swarmkv_protocol::op::{Body, Op};
+use swarmkv_protocol::slots::Totals;
+
+const SOURCE: usize = 0;
+const VICTIM: usize = 1;
+const RELAY: usize = 2;
+
+fn delete(key: &str) -> Change {
+    Change { body: Body::Delete, ..put(key, "") }
+}
+
+/// What the relay says to the victim goes through `lie`.
+fn relay(swarm: &mut Swarm, mut lie: impl FnMut(Repair) -> Repair + 'static) {
+    swarm.hook = Box::new(move |from, to, bytes| {
+        if (from, to) != (RELAY, VICTIM) {
+            return Some(bytes);
+        }
+        let message = message::decode(&bytes).expect("our own message");
+        Some(message::encode(&lie(message)))
+    });
+}
+
+fn complaints(swarm: &Swarm) -> usize {
+    let plain = |fault: &&Fault| matches!(fault, Fault::Peer { damning: false, .. });
+    swarm.nodes[VICTIM].faults.iter().filter(plain).count()
+}
+
+fn heals(swarm: &mut Swarm) {
+    swarm.connect(SOURCE, VICTIM);
+    swarm.pass(90_000);
+    assert!(swarm.equal());
+}
+
+#[test]
+fn a_tombstone_left_out_is_missed_and_the_deleted_key_does_not_stay() {
+    for newcomer in [true, false] {
+        let mut swarm = Swarm::new(3);
+        swarm.put(SOURCE, "k", "v");
+        swarm.put(SOURCE, "other", "1");
+        if !newcomer {
+            swarm.connect(SOURCE, VICTIM);
+            swarm.pass(5_000);
+            swarm.disconnect_all(VICTIM);
+        }
+        swarm.write(SOURCE, vec![delete("k")]);
+        swarm.put(SOURCE, "later", "1");
+        swarm.connect(SOURCE, RELAY);
+        swarm.pass(5_000);
+        relay(&mut swarm, |message| match message {
+            Repair::Slots(mut slots) => {
+                slots.retain(|slot| {
+                    let op: Op = codec::decode(&slot.op).expect("a sound slot");
+                    op.body != Body::Delete
+                });
+                Repair::Slots(slots)
+            }
+            other => other,
+        });
+        swarm.connect(RELAY, VICTIM);
+        swarm.pass(20_000);
+        assert!(complaints(&swarm) > 0);
+        assert_eq!(swarm.get(VICTIM, "later"), None, "the claim is dropped as a whole");
+        let kept = (!newcomer).then_some("1");
+        assert_eq!(swarm.get(VICTIM, "other").as_deref(), kept, "what was proven is still served");
+        heals(&mut swarm);
+        assert_eq!(swarm.get(VICTIM, "k"), None);
+        assert_eq!(swarm.get(VICTIM, "later").as_deref(), Some("1"));
+    }
+}
+
+#[test]
+fn a_relay_that_shows_only_an_old_head_is_believed_that_far_and_no_further() {
+    let mut swarm = Swarm::new(3);
+    swarm.put(SOURCE, "a", "1");
+    swarm.connect(SOURCE, RELAY);
+    swarm.pass(5_000);
+    swarm.disconnect_all(RELAY);
+    swarm.put(SOURCE, "b", "1");
+    // The relay never learns of "b" and yet says that it has it.
+    relay(&mut swarm, |message| match message {
+        Repair::Plan(mut plan) => {
+            plan.logs.iter_mut().for_each(|planned| planned.seq += 1);
+            Repair::Plan(plan)
+        }
+        other => other,
+    });
+    swarm.connect(RELAY, VICTIM);
+    swarm.pass(20_000);
+    assert_eq!(swarm.get(VICTIM, "a").as_deref(), Some("1"));
+    heals(&mut swarm);
+    assert_eq!(swarm.get(VICTIM, "b").as_deref(), Some("1"));
+}
+
+/// The author's third commit gives up its first slot: nobody produces that yet, but all understand it.
+fn retiring(swarm: &mut Swarm) -> Vec<u8> {
+    let commits = swarm.nodes[SOURCE].published.clone();
+    let roster = swarm.nodes[SOURCE].engine.roster();
+    let slots: Vec<_> = commits
+        .iter()
+        .map(|message| {
+            let Ok(Gossip::Commit(bytes)) = message::decode(message) else { panic!("small") };
+            let commit = SignedCommit::decode(&bytes).expect("our own commit");
+            commit.verify(roster).expect("it is genuine").slots()[0].0.clone()
+        })
+        .collect();
+    let mut totals = Totals::default();
+    slots[1..].iter().for_each(|slot| totals.add(slot));
+    let Ok(Gossip::Commit(last)) = message::decode(&commits[2]) else { panic!("small") };
+    let (header, ops): (Bytes, Vec<Bytes>) = codec::decode(&last).expect("header and operations");
+    let mut claim = SignedHeader::decode(&header).expect("our own header").claim().clone();
+    claim.retired = vec![(1, 1)];
+    claim.live_root = totals.root();
+    claim.live_count = totals.count();
+    claim.live_bytes = totals.bytes();
+    let body = codec::encode(&claim);
+    let sig = DeviceKey::from_seed(&swarm::key(SOURCE)).sign(Domain::Commit, &body);
+    let sealed = codec::encode(&(Bytes(body), sig));
+    message::encode(&Gossip::Commit(Bytes(codec::encode(&(Bytes(sealed), ops)))))
+}
+
+#[test]
+fn a_range_given_up_that_is_left_out_or_made_up_is_noticed() {
+    for made_up in [false, true] {
+        let mut swarm = Swarm::new(4);
+        for name in ["a", "b", "c"] {
+            swarm.put(SOURCE, name, "1");
+        }
+        let commits = swarm.nodes[SOURCE].published.clone();
+        let third = retiring(&mut swarm);
+        for to in [VICTIM, RELAY, 3] {
+            for message in &commits[..2] {
+                swarm.hand_gossip(to, SOURCE, message.clone());
+            }
+        }
+        for to in [RELAY, 3] {
+            assert_eq!(swarm.hand_gossip(to, SOURCE, third.clone()), Verdict::Accept);
+            assert_eq!(swarm.get(to, "a"), None, "given up");
+            assert_eq!(swarm.get(to, "c").as_deref(), Some("1"));
+        }
+        relay(&mut swarm, move |message| match message {
+            Repair::End(mut end) => {
+                end.gone = if made_up { vec![(1, 2)] } else { Vec::new() };
+                Repair::End(end)
+            }
+            other => other,
+        });
+        swarm.connect(RELAY, VICTIM);
+        swarm.pass(5_000);
+        assert!(complaints(&swarm) > 0);
+        assert_eq!(swarm.get(VICTIM, "a").as_deref(), Some("1"), "the last proven state stands");
+        assert_eq!(swarm.get(VICTIM, "b").as_deref(), Some("1"));
+        swarm.connect(3, VICTIM);
+        swarm.pass(30_000);
+        assert_eq!(swarm.get(VICTIM, "a"), None);
+        assert_eq!(swarm.get(VICTIM, "b").as_deref(), Some("1"));
+        assert_eq!(swarm.get(VICTIM, "c").as_deref(), Some("1"));
+    }
+}
+
+#[test]
+fn a_log_that_proved_false_twice_is_fetched_whole() {
+    let mut swarm = Swarm::new(4);
+    swarm.put(SOURCE, "a", "1");
+    swarm.connect(SOURCE, VICTIM);
+    swarm.pass(5_000);
+    swarm.disconnect_all(VICTIM);
+    swarm.put(SOURCE, "b", "1");
+    swarm.put(SOURCE, "c", "1");
+    for n in [RELAY, 3] {
+        swarm.connect(SOURCE, n);
+    }
+    swarm.pass(10_000);
+    let starts = Rc::new(RefCell::new(Vec::new()));
+    let seen = Rc::clone(&starts);
+    swarm.hook = Box::new(move |from, to, bytes| {
+        if to != VICTIM || from == SOURCE {
+            return Some(bytes);
+        }
+        Some(match message::decode(&bytes) {
+            Ok(Repair::Slots(mut slots)) => {
+                slots.truncate(1);
+                message::encode(&Repair::Slots(slots))
+            }
+            Ok(Repair::Start(start)) => {
+                seen.borrow_mut().push(start.from);
+                bytes
+            }
+            _ => bytes,
+        })
+    });
+    swarm.connect(RELAY, VICTIM);
+    swarm.connect(3, VICTIM);
+    swarm.pass(300_000);
+    assert!(starts.borrow().contains(&0), "asked for from the beginning");
+    assert_eq!(swarm.get(VICTIM, "a").as_deref(), Some("1"), "the last proven state stands");
+    heals(&mut swarm);
+    assert_eq!(swarm.get(VICTIM, "c").as_deref(), Some("1"));
+    assert!(swarm.nodes[VICTIM].engine.logs().iter().all(|log| !log.forked));
+}
+
+#[test]
+fn a_slot_outside_its_authors_prefix_is_refused_in_repair_too() {
+    let mut swarm = Swarm::granted(3, |n, grant| {
+        if n == SOURCE + 1 {
+            grant.prefix = Bytes("mine/".into());
+        }
+    });
+    // Node 1 is the limited author here, node 0 takes its log from a relay that changes it.
+    swarm.put(1, "mine/a", "1");
+    swarm.connect(1, RELAY);
+    swarm.pass(5_000);
+    swarm.hook = Box::new(move |from, to, bytes| {
+        if (from, to) != (RELAY, 0) {
+            return Some(bytes);
+        }
+        Some(match message::decode(&bytes) {
+            Ok(Repair::Slots(mut slots)) => {
+                let mut op: Op = codec::decode(&slots[0].op).expect("a sound slot");
+                op.key = Bytes("yours/a".into());
+                slots[0].op = Bytes(codec::encode(&op));
+                message::encode(&Repair::Slots(slots))
+            }
+            _ => bytes,
+        })
+    });
+    swarm.connect(RELAY, 0);
+    swarm.pass(1_000);
+    assert_eq!(swarm.get(0, "yours/a"), None);
+    let damning = |fault: &Fault| matches!(fault, Fault::Peer { damning: true, .. });
+    assert!(swarm.nodes[0].faults.iter().any(damning), "no honest relay could have it");
+}
+
+#[test]
+fn a_gap_is_asked_for_at_once_though_another_session_stands_still() {
+    let mut swarm = Swarm::new(4);
+    for n in [RELAY, 3] {
+        swarm.put(n, "theirs", "1");
+    }
+    swarm.hook = Box::new(|from, to, bytes| (from != RELAY || to != VICTIM).then_some(bytes));
+    swarm.connect(RELAY, VICTIM);
+    swarm.connect(SOURCE, VICTIM);
+    swarm.put(SOURCE, "a", "1");
+    swarm.put(SOURCE, "b", "1");
+    let second = swarm.nodes[SOURCE].published[1].clone();
+    let sessions = swarm.nodes[VICTIM].engine.counters();
+    // No time passes here.
+    swarm.hand_gossip(VICTIM, SOURCE, second);
+    assert_eq!(swarm.get(VICTIM, "a").as_deref(), Some("1"));
+    assert_eq!(swarm.get(VICTIM, "b").as_deref(), Some("1"));
+    let after = swarm.nodes[VICTIM].engine.counters();
+    assert_eq!(after.gap_pulls, sessions.gap_pulls + 1);
+    assert_eq!(after.pulls, sessions.pulls, "the other one still stands");
+}
+
+#[test]
+fn a_gap_costs_one_round_trip_and_nothing_of_other_logs() {
+    let mut swarm = Swarm::new(3);
+    for i in 0..50 {
+        swarm.put(RELAY, &format!("other {i}"), "1");
+    }
+    swarm.connect(SOURCE, RELAY);
+    swarm.pass(10_000);
+    swarm.disconnect_all(RELAY);
+    swarm.hook = Box::new(|_, _, _| None);
+    swarm.connect(SOURCE, VICTIM);
+    swarm.put(SOURCE, "a", "1");
+    swarm.put(SOURCE, "b", "1");
+    let second = swarm.nodes[SOURCE].published[1].clone();
+    let frames = Rc::new(RefCell::new(Vec::new()));
+    let seen = Rc::clone(&frames);
+    swarm.hook = Box::new(move |from, _, bytes| {
+        seen.borrow_mut().push((from, bytes.len()));
+        Some(bytes)
+    });
+    let received = swarm.nodes[VICTIM].engine.counters().slots_received;
+    swarm.hand_gossip(VICTIM, SOURCE, second);
+    assert_eq!(swarm.get(VICTIM, "b").as_deref(), Some("1"));
+    assert_eq!(swarm.nodes[VICTIM].engine.counters().slots_received, received + 2);
+    let frames = frames.borrow();
+    assert_eq!(frames[0].0, VICTIM);
+    assert!(frames[1..].iter().all(|(from, _)| *from == SOURCE), "one request, then answers only");
+    assert!(frames[0].1 < 120, "{} bytes ask for it", frames[0].1);
+}
+
+#[test]
+fn floods_of_gaps_are_bounded() {
+    let mut swarm = Swarm::new(6);
+    swarm.hook = Box::new(|_, _, _| None);
+    for n in [0, 2, 3, 4, 5] {
+        swarm.connect(n, VICTIM);
+    }
+    for n in [0, 2, 3, 4, 5] {
+        for i in 0..20 {
+            swarm.put(n, &format!("{n} {i}"), "1");
+        }
+        for message in swarm.nodes[n].published.clone().into_iter().skip(1) {
+            swarm.hand_gossip(VICTIM, n, message);
+        }
+    }
+    assert!(swarm.nodes[VICTIM].engine.counters().gap_pulls <= 4);
+    assert!(swarm.nodes[VICTIM].engine.held() <= 95);
+    swarm.hook = Box::new(|_, _, bytes| Some(bytes));
+    swarm.pass(120_000);
+    assert_eq!(swarm.get(VICTIM, "5 19").as_deref(), Some("1"));
+    swarm.input(VICTIM, Input::Tick);
+    assert_eq!(swarm.nodes[VICTIM].engine.held(), 0);
+}
