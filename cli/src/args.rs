@@ -113,7 +113,22 @@ pub enum Command {
     /// List the other members, connected or not
     #[command(after_help = PEERS_HELP)]
     Peers,
+    /// Check everything stored here against what was signed
+    #[command(after_help = SCRUB_HELP)]
+    Scrub,
 }
+
+const SCRUB_HELP: &str = "\
+A running peer reads everything it stores again, little by little and for ever;
+this command has it done now. What does not match what its author signed is
+fetched afresh from the other members; what nobody else has of this device's own
+writes is kept and written again. Exit code 0 if all is sound or was mended, 1 if
+something is still to be mended after --timeout. Ctrl-C ends the waiting only.
+
+Examples:
+  swarmkv scrub
+  swarmkv scrub --json
+  swarmkv scrub --timeout 10m";
 
 const DEMO_HELP: &str = "\
 Starts three peers on this machine's loopback, checks what swarmkv promises and

@@ -76,6 +76,11 @@ impl Peer {
         in_time(self.timeout, self.client.peers(), &self.data_dir).await
     }
 
+    /// Has everything stored checked.
+    pub async fn scrub(&mut self) -> Result<(), Failure> {
+        in_time(self.timeout, self.client.scrub(), &self.data_dir).await
+    }
+
     /// Names a failure of this peer.
     pub fn failure(&self, error: ClientError) -> Failure {
         Failure::client(error, &self.data_dir)

@@ -41,6 +41,10 @@ pub(crate) enum Request {
     Invite([u8; 16], Invite, oneshot::Sender<Result<(), InviteError>>),
     Status(oneshot::Sender<Status>),
     Peers(oneshot::Sender<Vec<PeerInfo>>),
+    /// Check everything stored now; answered when that has begun.
+    Scrub(oneshot::Sender<()>),
+    /// A reader met a damaged slot.
+    Suspect(Branch),
     Stop(oneshot::Sender<()>),
 }
 
@@ -289,6 +293,11 @@ impl Driver {
             Request::Peers(reply) => {
                 let _ = reply.send(self.peers());
             }
+            Request::Scrub(reply) => {
+                self.feed(Input::Scrub)?;
+                let _ = reply.send(());
+            }
+            Request::Suspect(branch) => self.feed(Input::Suspect(branch))?,
             Request::Stop(reply) => self.stop = Some(reply),
         }
         Ok(())

@@ -138,6 +138,9 @@ pub enum ReadError {
     /// This replica has never been whole: it would answer half a truth.
     #[error("still catching up")]
     CatchingUp,
+    /// What is stored there is damaged; it is being fetched afresh.
+    #[error("what is stored there is damaged and is being fetched afresh")]
+    Damaged,
     /// The wanted version did not arrive in time.
     #[error("version {0} has not arrived here")]
     NotYet(Version),

@@ -8,6 +8,7 @@ use swarmkv_protocol::id::{DeviceId, SwarmId, Version};
 use swarmkv_protocol::io::{Change, Condition};
 use swarmkv_protocol::limits::VERSION;
 use swarmkv_protocol::op::Body;
+use swarmkv_protocol::store::StoreError;
 use swarmkv_protocol::ticket::{Invite, Ticket};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
@@ -84,7 +85,7 @@ impl Handle {
     /// # Errors
     /// [`ReadError::CatchingUp`] on a replica that has never been whole.
     pub fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
-        Ok(self.state()?.value(key)?)
+        self.noted(self.state()?.value(key))
     }
 
     /// Reads all concurrent values of a key, the shown one first; deletes are among them.
@@ -92,7 +93,7 @@ impl Handle {
     /// # Errors
     /// As [`Handle::get`].
     pub fn siblings(&self, key: &[u8]) -> Result<Vec<Sibling>, ReadError> {
-        Ok(self.state()?.siblings(key)?)
+        self.noted(self.state()?.siblings(key))
     }
 
     /// A key's value and its siblings, of one moment; waits for a first catch-up and for `at_least`,
@@ -118,7 +119,8 @@ impl Handle {
         if at_least.is_some_and(|version| state.contradicts(key, version)) {
             return Err(ReadError::NoSuchVersion);
         }
-        Ok((state.value(key)?, state.siblings(key)?))
+        let value = self.noted(state.value(key))?;
+        Ok((value, self.noted(state.siblings(key))?))
     }
 
     /// Reads one page of keys, ascending. Each page is one moment of the replica.
@@ -126,7 +128,27 @@ impl Handle {
     /// # Errors
     /// As [`Handle::get`].
     pub fn list(&self, request: &ListRequest) -> Result<ListAnswer, ReadError> {
-        Ok(self.state()?.list(request)?)
+        self.noted(self.state()?.list(request))
+    }
+
+    /// Has a damaged slot looked after before the reader hears of it.
+    fn noted<T>(&self, read: Result<T, StoreError>) -> Result<T, ReadError> {
+        read.map_err(|e| match e {
+            StoreError::Damaged { branch, .. } => {
+                // If there is no room, the next reader that meets it will say so.
+                let _ = self.requests.try_send(Request::Suspect(branch));
+                ReadError::Damaged
+            }
+            StoreError::Failed(_) => ReadError::Store(e),
+        })
+    }
+
+    /// Has everything stored checked against what was signed, now instead of little by little;
+    /// [`Status::scrub_left`] says when it is done. `None` when the peer has stopped.
+    pub async fn scrub(&self) -> Option<()> {
+        let (reply, answer) = oneshot::channel();
+        self.requests.send(Request::Scrub(reply)).await.ok()?;
+        answer.await.ok()
     }
 
     /// Waits until this replica has a write.

@@ -38,15 +38,17 @@ impl Driver {
             logs: logs.iter().map(|log| self.log_info(log)).collect(),
             disk_bytes: self.disk.bytes(),
             state: self.readers.borrow().hash.to_string(),
+            scrub_left: self.engine.to_scrub(),
             counters: self.counters(),
         }
     }
 
     fn log_info(&self, log: &LogStatus) -> LogInfo {
-        let trouble = match (log.forked, log.frozen) {
-            (true, _) => Some("forked".to_owned()),
-            (false, Some(_)) => Some("frozen".to_owned()),
-            (false, None) => None,
+        let word = match log {
+            LogStatus { aside: true, .. } => Some("damaged"),
+            LogStatus { forked: true, .. } => Some("forked"),
+            LogStatus { frozen: Some(_), .. } => Some("frozen"),
+            _ => None,
         };
         LogInfo {
             author: self.label(&log.branch.log.author),
@@ -55,7 +57,7 @@ impl Driver {
             seq: log.seq,
             slots: log.slots,
             bytes: log.bytes,
-            trouble,
+            trouble: word.map(str::to_owned),
         }
     }
 
@@ -68,6 +70,9 @@ impl Driver {
             slots_received: core.slots_received,
             repairs: core.pulls,
             repairs_equal: core.pulls_equal,
+            gap_repairs: core.gap_pulls,
+            scrubbed: core.scrubbed,
+            set_aside: core.set_aside,
             rejected: core.rejected,
             ignored: core.ignored,
             strangers_refused: self.strangers_refused,

@@ -10,6 +10,7 @@ mod join;
 mod ls;
 mod peers;
 mod put;
+mod scrub;
 mod status;
 mod up;
 
@@ -37,6 +38,7 @@ pub async fn run(command: Command, settings: &Settings, out: Output) -> Result<(
         Command::Import(args) => import::run(args, settings, out).await,
         Command::Status => status::run(settings, out).await,
         Command::Peers => peers::run(settings, out).await,
+        Command::Scrub => scrub::run(settings, out).await,
     }
 }
 

@@ -63,7 +63,9 @@ fn facts(status: &Status) -> Vec<(&'static str, String)> {
         ("place", status.data_dir.clone()),
     ];
     facts.extend(status.listen.iter().map(|addr| ("listens", addr.clone())));
-    facts.extend(status.logs.iter().filter_map(trouble).map(|text| ("trouble", text)));
+    let mut troubles: Vec<String> = status.logs.iter().filter_map(trouble).collect();
+    troubles.dedup();
+    facts.extend(troubles.into_iter().map(|text| ("trouble", text)));
     facts
 }
 
@@ -85,7 +87,13 @@ fn trouble(log: &LogInfo) -> Option<String> {
     let author = text::escaped(log.author.as_bytes());
     Some(match log.trouble.as_deref()? {
         "frozen" => format!("the log of {author} is frozen: it signed a wrong root"),
-        "forked" => format!("the log of {author} is forked: two histories of it were seen"),
+        "forked" => format!(
+            "the log of {author} has two histories: it was written to from two copies of one device; \
+             both are kept"
+        ),
+        "damaged" => format!(
+            "what is stored here of the log of {author} is damaged: it is being fetched afresh"
+        ),
         other => format!("the log of {author}: {other}"),
     })
 }

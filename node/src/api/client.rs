@@ -98,6 +98,14 @@ impl Client {
         self.call(Method::GET, "/v1/peers", Vec::new()).await
     }
 
+    /// Has everything stored checked now; answers when that has begun.
+    ///
+    /// # Errors
+    /// When the peer cannot be reached.
+    pub async fn scrub(&mut self) -> Result<(), ClientError> {
+        self.call(Method::POST, "/v1/scrub", Vec::new()).await
+    }
+
     async fn post<T: DeserializeOwned>(
         &mut self,
         path: &str,

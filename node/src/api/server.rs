@@ -33,6 +33,7 @@ pub(crate) async fn serve(mut socket: Listening, handle: Handle) {
         .route("/v1/invite", post(invite))
         .route("/v1/status", get(status))
         .route("/v1/peers", get(peers))
+        .route("/v1/scrub", post(scrub))
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(handle);
     let _ = axum::serve(listener, routes).await;
@@ -105,6 +106,10 @@ async fn status(State(handle): State<Handle>) -> Answer<Status> {
     handle.status().await.map(Json).ok_or_else(stopped)
 }
 
+async fn scrub(State(handle): State<Handle>) -> Answer<()> {
+    handle.scrub().await.map(Json).ok_or_else(stopped)
+}
+
 async fn peers(State(handle): State<Handle>) -> Answer<Vec<PeerInfo>> {
     handle.peers().await.map(Json).ok_or_else(stopped)
 }
@@ -141,6 +146,8 @@ impl From<ReadError> for ApiError {
             .hint("see how far it is with: swarmkv status"),
             ReadError::NotYet(_) => Self::new(ErrorKind::Timeout, text)
                 .hint("wait longer with --timeout, or see who is connected with: swarmkv peers"),
+            ReadError::Damaged => Self::new(ErrorKind::CatchingUp, text)
+                .hint("try again in a moment; see how it is with: swarmkv status"),
             ReadError::NoSuchVersion => Self::new(ErrorKind::Invalid, text),
             ReadError::Store(_) => Self::new(ErrorKind::Failed, text),
             ReadError::Stopped => stopped(),

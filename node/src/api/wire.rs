@@ -266,6 +266,8 @@ pub struct Status {
     pub disk_bytes: u64,
     /// A hash of everything this replica has: equal replicas, equal hashes.
     pub state: String,
+    /// Histories still to be checked on request, see `swarmkv scrub`; 0: none.
+    pub scrub_left: usize,
     /// Running totals since the start.
     pub counters: Counters,
 }
@@ -323,7 +325,8 @@ pub struct LogInfo {
     pub slots: u64,
     /// Their bytes.
     pub bytes: u64,
-    /// Trouble: `frozen` (its author signed a wrong root) or `forked` (two histories were seen).
+    /// Trouble: `damaged` (what is stored here of it is being fetched afresh), `frozen` (its author signed a
+    /// wrong root) or `forked` (its author signed two histories; both are kept).
     pub trouble: Option<String>,
 }
 
@@ -342,6 +345,12 @@ pub struct Counters {
     pub repairs: u64,
     /// Of these, sessions that found both sides equal.
     pub repairs_equal: u64,
+    /// Sessions begun to close a gap on the live path.
+    pub gap_repairs: u64,
+    /// Stored slots checked against what was signed.
+    pub scrubbed: u64,
+    /// Histories found damaged here.
+    pub set_aside: u64,
     /// Messages that every honest node would refuse.
     pub rejected: u64,
     /// Messages ignored without blame.

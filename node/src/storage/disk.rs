@@ -263,7 +263,9 @@ fn prepare(db: &Database) -> Result<(), StoreError> {
                 Some(FORMAT) => return Ok(()),
                 other => {
                     return Err(StoreError::Failed(format!(
-                        "the store has layout {other:?}, this build reads layout {FORMAT}"
+                        "the store has layout {}, this build of swarmkv reads layout {FORMAT}: use the build \
+                         that wrote it, or move the data directory away and join again",
+                        other.map_or_else(|| "unknown".to_owned(), |number| number.to_string())
                     )));
                 }
             }
@@ -286,7 +288,7 @@ fn prepare(db: &Database) -> Result<(), StoreError> {
 /// Writes one layer, table by table, each in key order.
 fn commit_layer(write: &WriteTransaction, layer: &Overlay) -> Result<(), StoreError> {
     let slots = layer.slots.iter().map(|(place, slot)| {
-        let value = slot.as_ref().map(|slot| schema::slot_bytes(slot.hlc, &slot.op));
+        let value = slot.as_ref().map(|slot| schema::slot_bytes(place, slot.hlc, &slot.op));
         (schema::place_bytes(place), value)
     });
     fill(write, SLOTS, slots)?;

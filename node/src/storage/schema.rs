@@ -8,11 +8,12 @@ use swarmkv_protocol::store::{RawSlot, StoreError};
 use swarmkv_protocol::time::Hlc;
 
 /// Number of this layout. A store of another layout is refused until a migration exists.
-pub(super) const FORMAT: u32 = 1;
+pub(super) const FORMAT: u32 = 2;
 
 type Table = TableDefinition<'static, &'static [u8], &'static [u8]>;
 
-/// branch (40) ‖ seq (8) → stamp (8) ‖ operation.
+/// branch (40) ‖ seq (8) → checksum (4) ‖ stamp (8) ‖ operation. The checksum is the
+/// CRC-32 of place, stamp and operation.
 pub(super) const SLOTS: Table = TableDefinition::new("slots");
 /// user's key → the places (branch ‖ seq) of the slots on it, ascending.
 pub(super) const KEYS: Table = TableDefinition::new("keys");
@@ -53,18 +54,33 @@ pub(super) fn places(bytes: &[u8]) -> Result<Vec<Place>, StoreError> {
     bytes.chunks(PLACE).map(place).collect()
 }
 
-pub(super) fn slot_bytes(hlc: Hlc, op: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(8 + op.len());
+pub(super) fn slot_bytes(place: &Place, hlc: Hlc, op: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(12 + op.len());
+    out.extend_from_slice(&[0; 4]);
     out.extend_from_slice(&hlc.0.to_be_bytes());
     out.extend_from_slice(op);
+    let sum = checksum(place, &out[4..]);
+    out[..4].copy_from_slice(&sum.to_be_bytes());
     out
 }
 
-pub(super) fn slot((branch, seq): Place, bytes: &[u8]) -> Result<RawSlot, StoreError> {
-    let (hlc, op) = bytes
-        .split_first_chunk::<8>()
-        .ok_or_else(|| StoreError::Failed(format!("slot {branch:?}:{seq} is damaged")))?;
-    Ok(RawSlot { branch, seq, hlc: Hlc(u64::from_be_bytes(*hlc)), op: Bytes::from(op) })
+fn checksum(place: &Place, rest: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&place_bytes(place));
+    hasher.update(rest);
+    hasher.finalize()
+}
+
+/// A stored slot. One that is not what was written is handed out with an empty operation, as the core
+/// wants it.
+pub(super) fn slot(place: Place, bytes: &[u8]) -> RawSlot {
+    let sound = bytes.split_first_chunk::<4>().and_then(|(sum, rest)| {
+        let (hlc, op) = rest.split_first_chunk::<8>()?;
+        let same = u32::from_be_bytes(*sum) == checksum(&place, rest);
+        same.then(|| (Hlc(u64::from_be_bytes(*hlc)), Bytes::from(op)))
+    });
+    let (hlc, op) = sound.unwrap_or_default();
+    RawSlot { branch: place.0, seq: place.1, hlc, op }
 }
 
 pub(super) fn store_error(e: impl Into<redb::Error>) -> StoreError {
