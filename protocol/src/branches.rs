@@ -13,7 +13,8 @@ use crate::id::{Branch, DeviceId, Hash, LogId};
 use crate::io::Output;
 use crate::limits::{CHORE_SLOTS, MAX_BRANCHES, MAX_LOGS};
 use crate::log::{Chore, Log, Standing};
-use crate::replica::Replica;
+use crate::plant::{self, Plant};
+use crate::replica::{Replica, proves};
 use crate::store::{Store, StoreError, Write};
 
 /// Every branch of a log.
@@ -61,6 +62,18 @@ impl<S: Store> Replica<S> {
         Branch { log, number: last.map_or(0, |last| last.saturating_add(1)) }
     }
 
+    /// Numbers are not used again: a slot that could not be read may have been left behind under one.
+    pub(crate) fn keep_number(&mut self, gone: Branch) -> Option<Write> {
+        if self.branches(gone.log).any(|branch| branch.id > gone) {
+            return None;
+        }
+        let next = Branch { number: gone.number.saturating_add(1), ..gone };
+        let log = Log::new(next);
+        let write = log.write();
+        self.logs.insert(next, log);
+        Some(write)
+    }
+
     /// The branch in which a log is being fetched whole.
     pub(crate) fn fetching(&self, log: LogId) -> Option<&Log> {
         self.branches(log).find(|branch| branch.fetching())
@@ -92,7 +105,8 @@ impl<S: Store> Replica<S> {
     /// The branch that a commit with this header goes right on from.
     pub(crate) fn next_of(&self, header: &Header) -> Option<Branch> {
         let follows = |branch: &&Log| {
-            header.first_seq() == branch.seq() + 1 && header.prev == branch.head_hash()
+            let chained = header.prev == branch.head_hash() || plant::is(Plant::SkipChain);
+            header.first_seq() == branch.seq() + 1 && chained
         };
         if let Some(branch) = self.shown(header.log).find(follows) {
             return Some(branch.id);
@@ -197,6 +211,9 @@ impl<S: Store> Replica<S> {
         if old.head_hash() == new.head_hash() {
             return Ok(true);
         }
+        if plant::is(Plant::LongerReplaces) {
+            return Ok(old.seq() < new.seq());
+        }
         if old.seq() >= new.seq() {
             return Ok(false);
         }
@@ -287,15 +304,65 @@ impl<S: Store> Replica<S> {
     /// Lets go of what was set aside once it was fetched afresh.
     pub(crate) fn resolve_aside(&mut self, log: LogId) {
         let seq = self.seq(log);
-        let covered = |branch: &&Log| branch.standing == Standing::Aside && branch.seq() <= seq;
-        let covered: Vec<Branch> = self.branches(log).filter(covered).map(|b| b.id).collect();
-        for id in covered {
-            if let Some(branch) = self.logs.get_mut(&id) {
+        let mut writes = Vec::new();
+        for (_, branch) in self.logs.range_mut(all(log)) {
+            if branch.standing != Standing::Aside || branch.chore == Chore::Drop {
+                continue;
+            }
+            if branch.seq() <= seq {
                 branch.give_up();
-                let write = branch.write();
-                self.persist(vec![write]);
+            } else if branch.chore == Chore::None {
+                branch.chore = Chore::Mend;
+            }
+            writes.push(branch.write());
+        }
+        self.persist(writes);
+    }
+
+    /// Nobody has a branch that is set aside as far as it went: what lies beyond is put on top of what
+    /// was fetched afresh. Its own header proves it, or it is damaged there as well.
+    pub(crate) fn mend(&mut self, id: Branch) -> Result<(), StoreError> {
+        let tip = self.shown(id.log).max_by_key(|branch| branch.seq()).cloned();
+        let (Some(mut aside), Some(mut tip)) = (self.logs.get(&id).cloned(), tip) else {
+            return Ok(());
+        };
+        if tip.staged.is_some() || tip.chore != Chore::None {
+            return Ok(());
+        }
+        let beyond = self.store.slots_after(&id, tip.seq(), aside.seq(), usize::MAX, usize::MAX)?;
+        let mut slots = Vec::with_capacity(beyond.len());
+        for raw in beyond {
+            if raw.open().is_ok() && aside.is_latest(&raw, aside.seq(), &self.store)? {
+                slots.push((raw.open()?, raw.op));
             }
         }
+        let change = tip.stage(&slots, &self.store)?;
+        let proven = aside.head.clone().filter(|head| proves(head.header(), &change.totals));
+        let mut writes = Vec::new();
+        match proven {
+            Some(head) if aside.seq() > tip.seq() => {
+                let (branch, seq) = (tip.id, aside.seq());
+                writes.extend(change.writes);
+                writes.push(Write::Header { branch, seq, bytes: head.bytes().clone() });
+                tip.chore = Chore::Supersede((tip.seq(), seq));
+                tip.totals = change.totals;
+                tip.scrubbed = None;
+                tip.head = Some(head);
+                aside.give_up();
+            }
+            Some(_) => aside.give_up(),
+            None if id.log.author == self.me => aside.chore = Chore::Salvage(tip.seq()),
+            // Kept, in case somebody who is away has it.
+            None => aside.chore = Chore::None,
+        }
+        for log in [tip, aside] {
+            writes.push(log.write());
+            self.logs.insert(log.id, log);
+        }
+        self.persist(writes);
+        self.note_moved(id);
+        self.out.push_back(Output::Advanced);
+        Ok(())
     }
 
     /// What nobody else has of an own log that is set aside is written again in the log that is

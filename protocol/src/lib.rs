@@ -25,6 +25,8 @@ mod log;
 pub mod memory;
 pub mod message;
 pub mod op;
+#[doc(hidden)]
+pub mod plant;
 mod random;
 mod reconcile;
 mod replica;

@@ -10,6 +10,7 @@ use crate::digest::Entry;
 use crate::id::{Branch, Hash, Hash8};
 use crate::limits::CHORE_SLOTS;
 use crate::op::Slot;
+use crate::plant::{self, Plant};
 use crate::scrub::Scrubbed;
 use crate::slots::Totals;
 use crate::store::{RawSlot, Store, StoreError, Write};
@@ -27,6 +28,8 @@ pub(crate) enum Chore {
     Purge(u64),
     /// The whole branch is given up: drop everything.
     Drop,
+    /// Fetched afresh, but not as far as it went: what lies beyond is put on top and proven again.
+    Mend,
     /// What lies after this number is written again in another log; then the branch is given up.
     Salvage(u64),
 }
@@ -199,7 +202,9 @@ impl Log {
 
     /// Whether what it holds up to its head is shown and offered.
     pub(crate) fn shown(&self) -> bool {
-        self.head.is_some() && self.standing == Standing::Shown && self.chore != Chore::Drop
+        let counts = self.standing == Standing::Shown
+            || self.standing == Standing::Aside && plant::is(Plant::ShowAside);
+        self.head.is_some() && counts && self.chore != Chore::Drop
     }
 
     /// Whether it is being fetched whole.
@@ -229,7 +234,7 @@ impl Log {
         let from = match self.chore {
             Chore::None => self.seq(),
             Chore::Supersede((from, _)) | Chore::Purge(from) => from,
-            Chore::Drop | Chore::Salvage(_) => return,
+            Chore::Drop | Chore::Mend | Chore::Salvage(_) => return,
         };
         self.chore = Chore::Purge(from);
     }
@@ -242,7 +247,10 @@ impl Log {
         Some(Entry {
             log: self.id.log,
             seq: self.seq(),
-            head: if self.head.is_some() { self.head_hash().short8() } else { Hash8::default() },
+            head: match &self.head {
+                Some(head) if !plant::is(Plant::DigestWithoutHeads) => head.hash().short8(),
+                _ => Hash8::default(),
+            },
             staged: self.staged.as_ref().map_or(0, |staged| staged.upto),
             refused: self.frozen.map(|hash| hash.short8()),
         })
@@ -307,6 +315,9 @@ impl Log {
         }
         slots.iter().for_each(|(slot, _)| totals.add(slot));
         again.into_iter().for_each(|older| totals.remove(older));
+        if plant::is(Plant::DropTombstones) {
+            latest.retain(|_, (slot, _)| slot.op.body != crate::op::Body::Delete);
+        }
         writes.extend(latest.into_values().map(|(slot, bytes)| self.keep(slot, bytes.clone())));
         Ok(Change { totals, writes, scrubbed })
     }
@@ -376,7 +387,7 @@ impl Log {
         store: &impl Store,
     ) -> Result<(Vec<Write>, Chore), StoreError> {
         let (from, to) = match self.chore {
-            Chore::None | Chore::Salvage(_) => return Ok((Vec::new(), self.chore)),
+            Chore::None | Chore::Mend | Chore::Salvage(_) => return Ok((Vec::new(), self.chore)),
             Chore::Supersede(range) => range,
             Chore::Purge(_) => (self.seq(), u64::MAX),
             Chore::Drop => (0, u64::MAX),

@@ -6,6 +6,7 @@ use crate::codec::{self, Bytes, CodecError, tuple_codec};
 use crate::crypto::{self, Domain};
 use crate::id::{Hash, Hash8, LogId, Version};
 use crate::limits::{MAX_CTX, MAX_KEY, MAX_OP, MAX_VALUE};
+use crate::plant::{self, Plant};
 use crate::time::Hlc;
 
 /// A counter's totals as one log has added them up. Totals, not steps: a repeated or replaced slot
@@ -120,7 +121,9 @@ impl Slot {
     /// root sums 2,048 of them, so a proven root proves every name as well.
     pub(crate) fn expand(&self) -> blake3::OutputReader {
         let body = codec::encode(&self.op.body);
-        let rest = codec::encode(&(&self.op.ctx, self.op.expires_at));
+        let nothing = Vec::new();
+        let named = if plant::is(Plant::RootWithoutContext) { &nothing } else { &self.op.ctx };
+        let rest = codec::encode(&(named, self.op.expires_at));
         let body: Hash = crypto::hash(Domain::Content, &[&body]);
         let content = crypto::hash(Domain::Content, &[body.as_bytes(), &rest]);
         let key = crypto::hash(Domain::Key, &[&self.op.key]);

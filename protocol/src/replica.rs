@@ -14,6 +14,7 @@ use crate::io::{Change, Counters, Fault, LogStatus, Output, SessionId, Token, Ve
 use crate::limits::MAX_LOGS;
 use crate::log::{Chore, Gone, Log, Standing};
 use crate::message::{self, Gossip};
+use crate::plant::{self, Plant};
 use crate::random::Random;
 use crate::roster::{BadStatement, Roster};
 use crate::store::{Recovered, Store, StoreError, Write};
@@ -122,7 +123,7 @@ impl<S: Store> Replica<S> {
         if let Some((_, own)) = newest {
             replica.own = own;
         }
-        if fresh_epoch || newest.is_none() {
+        if fresh_epoch && !plant::is(Plant::ReuseEpoch) || newest.is_none() {
             replica.rotate();
         }
         Ok(replica)
@@ -173,7 +174,11 @@ impl<S: Store> Replica<S> {
 
     pub(crate) fn heads(&self) -> BTreeMap<Branch, u64> {
         let shown = self.logs.values().filter(|log| log.shown());
-        shown.map(|log| (log.id, log.seq())).collect()
+        let upto = |log: &Log| match &log.staged {
+            Some(staged) if plant::is(Plant::ShowStaged) => staged.upto,
+            _ => log.seq(),
+        };
+        shown.map(|log| (log.id, upto(log))).collect()
     }
 
     pub(crate) fn own_log(&self) -> LogId {
@@ -238,6 +243,13 @@ impl<S: Store> Replica<S> {
     ) -> Result<Taken, Fault> {
         let checked = SignedCommit::decode(bytes).and_then(|c| c.verify(&self.roster));
         let known = checked.as_ref().is_ok_and(|commit| self.knows(commit.header()));
+        let checked = match checked {
+            Ok(commit) if plant::is(Plant::PunishGap) => {
+                let gap = self.next_of(commit.header().header()).is_none();
+                if gap && !known { Err(commit::BadCommit::Signature) } else { Ok(commit) }
+            }
+            checked => checked,
+        };
         let commit = self.judge(token, from, known, checked)?;
         self.clock.observe(commit.header().header().hlc, now);
         self.place(commit)
@@ -438,6 +450,9 @@ impl<S: Store> Replica<S> {
 
 /// Whether a header's signed sums are these.
 pub(crate) fn proves(header: &Header, totals: &crate::slots::Totals) -> bool {
+    if plant::is(Plant::SkipRoot) {
+        return true;
+    }
     header.live_count == totals.count()
         && header.live_bytes == totals.bytes()
         && header.live_root == totals.root()

@@ -9,6 +9,7 @@ use crate::limits::{
     SCRUB_BYTES, SCRUB_EVERY_MS, SCRUB_FAST_MS, SCRUB_FAST_SLOTS, SCRUB_REST_MS, SCRUB_SLOTS,
 };
 use crate::log::{Chore, Log};
+use crate::plant::{self, Plant};
 use crate::replica::{Replica, proves};
 use crate::slots::Totals;
 use crate::store::{RawSlot, Store, StoreError};
@@ -60,7 +61,8 @@ impl<S: Store> Replica<S> {
         if self.unread() {
             return Ok(Next::Step(pause));
         }
-        let Some(id) = self.scrub_which() else {
+        let Some(id) = self.scrub_which().filter(|_| !plant::is(Plant::ScrubOff)) else {
+            self.suspects.clear();
             self.scrubbed_upto = None;
             return Ok(Next::Rest);
         };

@@ -8,6 +8,7 @@ use crate::codec::Bytes;
 use crate::id::{Branch, LogId, Version};
 use crate::limits::MAX_CTX;
 use crate::op::{Body, Slot};
+use crate::plant::{self, Plant};
 use crate::store::{RawSlot, StoreError};
 
 /// One slot of a key with its exact name.
@@ -66,12 +67,17 @@ impl View {
         }
         let named: Vec<Version> = seen.iter().flat_map(|s| s.slot.op.ctx.clone()).collect();
         for one in &mut seen {
-            one.dominated = named.contains(&one.version);
+            let upto = |n: &Version| n.log == one.version.log && n.seq >= one.version.seq;
+            one.dominated = named.contains(&one.version)
+                || plant::is(Plant::DominateUpTo) && named.iter().any(upto);
         }
         seen.sort_by_key(|s| {
             let slot = &s.slot;
             (s.dominated, std::cmp::Reverse((slot.hlc, slot.log, slot.seq)))
         });
+        if plant::is(Plant::KeepOnlyWinner) {
+            seen.truncate(1);
+        }
         Ok(Self { seen })
     }
 

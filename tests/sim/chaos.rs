@@ -1,8 +1,11 @@
 //! What goes wrong: connections come and go, paths are blocked, nodes die, clocks jump; then it ends.
 
+use swarmkv_protocol::codec::Bytes;
 use swarmkv_protocol::io::Input;
+use swarmkv_protocol::store::RawSlot;
 
 use crate::event::Event;
+use crate::invariants;
 use crate::plan::Plant;
 use crate::world::World;
 
@@ -41,6 +44,14 @@ impl World {
             let copy = self.nodes[n].disk.borrow().durable.clone();
             self.nodes[n].old_copy = Some(copy);
         }
+        if self.plan.rot && self.rng.percent(3) {
+            let n = self.rng.index(self.nodes.len());
+            self.rot(n);
+        }
+        if self.plan.naps && self.rng.percent(2) {
+            let n = self.rng.index(self.nodes.len());
+            self.nodes[n].asleep_until = self.time + self.rng.range(1_000, 40_000);
+        }
         if let Some(rogue) = self.plan.rogue {
             crate::rogue::act(self, rogue);
         }
@@ -69,6 +80,16 @@ impl World {
             self.blocked.insert((a, b), until);
             return;
         }
+        if self.rng.percent(25) {
+            // A ring: everybody hears two neighbours only.
+            for a in 0..count {
+                for b in (0..count).filter(|b| (a + 1) % count != *b && (b + 1) % count != a) {
+                    self.blocked.insert((a, b), until);
+                    self.disconnect(a, b);
+                }
+            }
+            return;
+        }
         let side: Vec<bool> = (0..count).map(|_| self.rng.percent(50)).collect();
         for a in 0..count {
             for b in 0..count {
@@ -77,6 +98,38 @@ impl World {
                     self.disconnect(a, b);
                 }
             }
+        }
+    }
+
+    /// A slot on a disk goes bad: one that somebody else has as well.
+    fn rot(&mut self, n: usize) {
+        use swarmkv_protocol::store::Store as _;
+        let node = &self.nodes[n];
+        let Some(engine) = node.engine.as_ref().filter(|_| self.honest(n) && node.rotten.is_none())
+        else {
+            return;
+        };
+        let (heads, aside) = (engine.heads(), engine.counters().set_aside);
+        let keys: Vec<Bytes> = node.disk.borrow().durable.keys().cloned().collect();
+        if keys.is_empty() {
+            return;
+        }
+        let key = keys[self.rng.index(keys.len())].clone();
+        let slots = self.nodes[n].disk.borrow().durable.slots(&key).unwrap_or_default();
+        let others = |log: &swarmkv_protocol::id::LogId| {
+            let others = (0..self.nodes.len()).filter(|other| *other != n && self.honest(*other));
+            others.map(|other| self.durable_head(other, log)).max().unwrap_or(0)
+        };
+        let shown = |slot: &&RawSlot| {
+            let log = &slot.branch.log;
+            let head = heads.get(&slot.branch).copied().unwrap_or(0);
+            self.honest_author(log) && slot.seq <= head.min(others(log))
+        };
+        let Some(slot) = slots.iter().find(shown).cloned() else { return };
+        let visible = self.nodes[n].disk.borrow().visible.slots(&key).unwrap_or_default();
+        if visible.contains(&slot) {
+            self.nodes[n].disk.borrow_mut().rot(&key, slot);
+            self.nodes[n].rotten = Some(aside);
         }
     }
 
@@ -108,9 +161,16 @@ impl World {
         self.waive(n);
         self.nodes[n].disk.borrow_mut().restore(&copy);
         self.nodes[n].shown.clear();
-        // A rogue goes on in the same log, as if nothing had happened: it forks itself.
-        let honest = self.honest(n);
-        self.start(n, honest)
+        self.nodes[n].rotten = None;
+        // A rogue goes on in the same log, as if nothing had happened: it forks itself. And so does who
+        // cannot notice.
+        let noticed = self.honest(n) && !self.plan.unnoticed;
+        if !noticed {
+            let author = self.nodes[n].id;
+            let own = self.model.logs.keys().filter(|log| log.author == author);
+            self.forked.extend(own.copied());
+        }
+        self.start(n, noticed)
     }
 
     /// A disk is lost: what nobody else holds durably of its author's logs may go with it.
@@ -136,6 +196,7 @@ impl World {
 
     /// Faults end: everybody is up, the network is whole, clocks stay as wrong as they are.
     pub fn calm(&mut self) -> Result<(), String> {
+        invariants::kept::note(self);
         self.chaos = false;
         self.blocked.clear();
         for n in 0..self.nodes.len() {
@@ -148,7 +209,11 @@ impl World {
             } else {
                 self.agenda.at(self.time, Event::Join(n));
             }
+            self.nodes[n].asleep_until = 0;
             self.input(n, Input::Tick)?;
+            if self.honest(n) {
+                self.input(n, Input::Scrub)?;
+            }
         }
         Ok(())
     }

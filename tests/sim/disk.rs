@@ -54,6 +54,14 @@ impl Disk {
         self.visible = self.durable.clone();
     }
 
+    /// A slot is not what was written any more, and the store's checksum says so.
+    pub fn rot(&mut self, key: &Bytes, mut slot: RawSlot) {
+        slot.op = Bytes::default();
+        for store in [&mut self.durable, &mut self.visible] {
+            store.apply(vec![Write::Slot { key: key.clone(), slot: slot.clone() }]);
+        }
+    }
+
     /// The disk is what it was at some time before.
     pub fn restore(&mut self, copy: &MemoryStore) {
         self.unsynced.clear();
@@ -95,6 +103,6 @@ pub fn has_header(store: &MemoryStore, log: &LogId, seq: u64) -> bool {
 
 /// See [`has_header`].
 pub fn header_of(store: &MemoryStore, log: &LogId, seq: u64) -> Option<Bytes> {
-    let branches = (0..8).map(|number| Branch { log: *log, number });
+    let branches = (0..64).map(|number| Branch { log: *log, number });
     branches.filter_map(|branch| store.header(&branch, seq).ok().flatten()).next()
 }

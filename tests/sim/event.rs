@@ -25,6 +25,17 @@ pub enum Event {
     Check,
 }
 
+impl Event {
+    /// Whose processor it needs.
+    pub fn node(&self) -> Option<usize> {
+        match self {
+            Self::Tick(n, _) | Self::Commit(n, _) | Self::Synced(n, ..) | Self::Load(n) => Some(*n),
+            Self::Gossip { to, .. } => Some(*to),
+            _ => None,
+        }
+    }
+}
+
 /// Events by time; of one millisecond, in the order they were planned.
 #[derive(Default)]
 pub struct Agenda {

@@ -15,6 +15,7 @@ mod plan;
 mod planted;
 mod rng;
 mod rogue;
+mod scale;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -30,6 +31,17 @@ const REST_S: u64 = 20;
 
 /// Runs one plan: safety under chaos, then liveness.
 fn run(plan: Plan) -> Result<Outcome, String> {
+    let fault = match plan.plant {
+        plan::Plant::Core(fault) => Some(fault),
+        _ => None,
+    };
+    swarmkv_protocol::plant::plant(fault);
+    let result = course(plan);
+    swarmkv_protocol::plant::plant(None);
+    result
+}
+
+fn course(plan: Plan) -> Result<Outcome, String> {
     let mut world = World::new(plan)?;
     let chaos_ms = world.plan.chaos_ms;
     run_until(&mut world, chaos_ms)?;
@@ -46,6 +58,7 @@ fn run(plan: Plan) -> Result<Outcome, String> {
         let live = invariants::live_sets(&world, n)?;
         invariants::acknowledged::holds(&world, n, &live)?;
         invariants::deleted::holds(&world, n, &live)?;
+        invariants::kept::holds(&world, n)?;
     }
     Ok(Outcome {
         simulated_ms: world.time,

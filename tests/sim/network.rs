@@ -200,11 +200,7 @@ impl World {
             sent: Vec::new(),
         });
         self.nodes[n].sessions.insert(id, s);
-        if link.is_none()
-            || self.blocked(n, peer)
-            || self.blocked(peer, n)
-            || self.plan.plant == Plant::NoRepair
-        {
+        if link.is_none() || self.blocked(n, peer) || self.blocked(peer, n) {
             return self.cut(s);
         }
         let pause = self.latency();

@@ -49,6 +49,14 @@ pub struct Node {
     pub shown: BTreeMap<LogId, u64>,
     /// Heads at the last check of this life.
     pub last_heads: BTreeMap<LogId, u64>,
+    /// A slot on its disk is damaged, and so many histories had been set aside before.
+    pub rotten: Option<u64>,
+    /// Histories set aside in this life, as last seen.
+    pub set_aside: u64,
+    /// Something was once set aside here.
+    pub ever_aside: bool,
+    /// The machine sleeps until then.
+    pub asleep_until: u64,
 }
 
 impl Node {
@@ -74,6 +82,23 @@ impl Node {
             commit_planned: false,
             shown: BTreeMap::new(),
             last_heads: BTreeMap::new(),
+            rotten: None,
+            set_aside: 0,
+            ever_aside: false,
+            asleep_until: 0,
+        }
+    }
+
+    /// What is set aside goes back, and that is right.
+    pub fn notice_set_aside(&mut self) {
+        let Some(engine) = self.engine.as_ref() else { return };
+        let now = engine.counters().set_aside;
+        if now > self.set_aside {
+            self.set_aside = now;
+            self.rotten = None;
+            self.ever_aside = true;
+            self.shown.clear();
+            self.last_heads.clear();
         }
     }
 
@@ -112,6 +137,7 @@ impl Node {
         self.tick_at = None;
         self.commit_planned = false;
         self.last_heads.clear();
+        self.set_aside = 0;
         self.disk.borrow_mut().crash(lucky);
     }
 }

@@ -1,5 +1,7 @@
 //! What a seed stands for: size of the swarm, faults, workload; and faults planted to be caught.
 
+use swarmkv_protocol::plant::Plant as Fault;
+
 use crate::rng::Rng;
 
 const YEAR_MS: i64 = 365 * 86_400_000;
@@ -20,14 +22,8 @@ pub enum Plant {
     ForgetSynced,
     /// A member that is counted honest sends changed bytes.
     MutateHonest,
-    /// Merged views are compared with one replica's answer falsified.
-    SkewView,
-    /// A deleted key is shown again on one replica.
-    Resurrect,
-    /// Held commits are counted a thousandfold.
-    CountHeld,
-    /// No repair session ever opens.
-    NoRepair,
+    /// In the core itself.
+    Core(Fault),
 }
 
 /// Everything that a run is made of.
@@ -43,6 +39,14 @@ pub struct Plan {
     pub churn: bool,
     pub partitions: bool,
     pub restores: bool,
+    /// A restore that the program itself cannot notice: the author forks its own log.
+    pub unnoticed: bool,
+    /// Disks lose or change bytes.
+    pub rot: bool,
+    /// The machine sleeps for a while.
+    pub naps: bool,
+    /// A sync fails: the process ends.
+    pub sync_errors: bool,
     pub clocks: bool,
     pub reader: bool,
     pub rogue: Option<usize>,
@@ -61,7 +65,7 @@ impl Plan {
             if rng.percent(60) { 5 } else { usize::try_from(rng.range(2, 9)).expect("small") };
         let calm = rng.percent(10);
         let rogue = (nodes > 3 && rng.percent(35)).then(|| nodes - 1);
-        Self {
+        let mut plan = Self {
             seed,
             nodes,
             loss: if calm { 0 } else { rng.below(31) },
@@ -72,6 +76,10 @@ impl Plan {
             churn: !calm && rng.percent(70),
             partitions: !calm && rng.percent(50),
             restores: !calm && rng.percent(20),
+            unnoticed: rng.percent(50),
+            rot: false,
+            naps: !calm && rng.percent(25),
+            sync_errors: !calm && rng.percent(25),
             clocks: rng.percent(50),
             reader: nodes > 3 && rng.percent(30),
             rogue,
@@ -81,11 +89,50 @@ impl Plan {
             keys: rng.range(3, 30),
             chaos_ms: rng.range(20_000, 90_000),
             plant: Plant::Nothing,
+        };
+        // Where a disk rots, another is not put back to an older state: one of them has to have it.
+        plan.rot = !calm && !plan.restores && rng.percent(30);
+        plan
+    }
+
+    /// A seed with a fault planted, and with the troubles in which that fault matters.
+    pub fn planted(seed: u64, plant: Plant) -> Self {
+        let plan = Self::from_seed(seed);
+        let plan = Self { plant, rogue: None, rot: false, restores: false, ..plan };
+        let rogue = Self { nodes: 5, rogue: Some(4), rogue_stays: false, ..plan.clone() };
+        match plant {
+            Plant::SendBeforeSync | Plant::ForgetSynced => Self { kills: true, ..plan },
+            Plant::Core(
+                Fault::SkipRoot
+                | Fault::RootWithoutContext
+                | Fault::ShowStaged
+                | Fault::SkipSignature
+                | Fault::DigestWithoutHeads,
+            ) => rogue,
+            Plant::Core(Fault::LongerReplaces | Fault::ReuseEpoch | Fault::SkipChain) => {
+                let unnoticed = plant != Plant::Core(Fault::ReuseEpoch);
+                Self { kills: true, restores: true, unnoticed, nodes: 5, ..plan }
+            }
+            Plant::Core(Fault::ScrubOff | Fault::ShowAside) => Self { rot: true, ..plan },
+            _ => plan,
         }
     }
 
-    pub fn planted(seed: u64, plant: Plant) -> Self {
-        Self { plant, rogue: None, restores: false, ..Self::from_seed(seed) }
+    /// The load at which the simulator's speed is stated: five replicas, ten commits a second in all,
+    /// faults on.
+    pub fn stated(seed: u64) -> Self {
+        let plan = Self::from_seed(seed);
+        let (kills, churn, partitions) = (true, true, true);
+        Self {
+            nodes: 5,
+            rogue: None,
+            writes_every: 500,
+            loss: 10,
+            kills,
+            churn,
+            partitions,
+            ..plan
+        }
     }
 
     /// How far a node's wall clock is off.

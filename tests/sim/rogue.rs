@@ -188,8 +188,11 @@ fn lie(rng: &mut Rng, entry: &mut Entry) {
 
 fn change_value(rng: &mut Rng, bytes: &mut Bytes) {
     if let Ok(mut op) = codec::decode::<Op>(bytes) {
-        op.body =
-            if rng.percent(50) { Body::Delete } else { Body::Put(b"false".as_slice().into()) };
+        match rng.below(3) {
+            0 => op.ctx.clear(),
+            1 => op.body = Body::Delete,
+            _ => op.body = Body::Put(b"false".as_slice().into()),
+        }
         *bytes = Bytes(codec::encode(&op));
     }
 }

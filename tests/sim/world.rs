@@ -1,6 +1,6 @@
 //! A whole swarm in one thread: carries out what engines say over a simulated network and disk.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use swarmkv_protocol::codec::Bytes;
@@ -61,10 +61,13 @@ pub struct World {
     pub asked: BTreeMap<Token, usize>,
     pub invites: BTreeMap<Token, (usize, [u8; 16])>,
     pub next_link: u64,
+    /// Logs that an honest author may have forked, for it did not notice that its disk is an old one.
+    pub forked: BTreeSet<LogId>,
+    /// What was shown of forked logs when the faults ended.
+    pub kept: Vec<invariants::kept::Kept>,
     pub replay: Vec<Rc<[u8]>>,
     pub events: u64,
     pub fingerprint: u64,
-    committing: bool,
 }
 
 impl World {
@@ -87,10 +90,11 @@ impl World {
             asked: BTreeMap::new(),
             invites: BTreeMap::new(),
             next_link: 0,
+            forked: BTreeSet::new(),
+            kept: Vec::new(),
             replay: Vec::new(),
             events: 0,
             fingerprint: 0,
-            committing: false,
         };
         world.found()?;
         Ok(world)
@@ -173,7 +177,7 @@ impl World {
     }
 
     pub fn honest_author(&self, log: &LogId) -> bool {
-        self.index(&log.author).is_some_and(|n| self.honest(n))
+        !self.forked.contains(log) && self.index(&log.author).is_some_and(|n| self.honest(n))
     }
 
     pub fn token(&mut self) -> Token {
@@ -188,6 +192,12 @@ impl World {
         self.events += 1;
         if self.events > MAX_EVENTS {
             return Err("bounds: the swarm turns in circles".into());
+        }
+        if let Some(until) = event.node().map(|n| self.nodes[n].asleep_until)
+            && until > self.time
+        {
+            self.agenda.at(until, event);
+            return Ok(true);
         }
         self.happen(event)?;
         Ok(true)
@@ -204,12 +214,14 @@ impl World {
             }
             Event::Commit(n, life) if self.nodes[n].life == life => {
                 self.nodes[n].commit_planned = false;
-                self.committing = true;
-                let result = self.input(n, Input::Commit);
-                self.committing = false;
-                result
+                self.input(n, Input::Commit)
             }
             Event::Synced(n, life, upto) if self.nodes[n].life == life => {
+                if self.chaos && self.plan.sync_errors && self.rng.below(2_000) == 0 {
+                    // What the disk has of it is not known: a restart will tell.
+                    self.kill(n);
+                    return Ok(());
+                }
                 self.nodes[n].disk.borrow_mut().sync(upto);
                 self.release(n)?;
                 self.drain(n)
@@ -289,9 +301,7 @@ impl World {
     }
 
     fn persist(&mut self, n: usize, mut writes: Vec<Write>) -> Result<(), String> {
-        if self.committing {
-            self.learn(n, &writes)?;
-        }
+        self.learn(n, &writes)?;
         crate::planted::spoil(self, n, &mut writes);
         let upto = self.nodes[n].disk.borrow_mut().write(writes);
         self.nodes[n].waiting.push_back(Waiting::Sync(upto));
@@ -319,7 +329,7 @@ impl World {
             _ => None,
         });
         let slots = slots.collect();
-        if self.honest(n) {
+        if self.honest_author(&own) {
             self.model.signed(own, claim.last_seq, u64::from(claim.count), slots)?;
         }
         Ok(())
@@ -382,7 +392,7 @@ impl World {
                     self.nodes[n].writes.remove(&token).ok_or("durable: written twice")?;
                 for (change, version) in changes.into_iter().zip(versions) {
                     invariants::durable::acknowledged(self, n, &version)?;
-                    if self.honest(n) {
+                    if self.honest_author(&version.log) {
                         self.model.acked.push(Acked { version, key: change.key });
                     }
                 }
@@ -391,7 +401,10 @@ impl World {
                 self.nodes[n].writes.remove(&token);
             }
             Output::Invited(token, result) => self.invited(n, token, result.is_ok()),
-            Output::Advanced => self.nodes[n].shown.extend(heads),
+            Output::Advanced => {
+                self.nodes[n].notice_set_aside();
+                self.nodes[n].shown.extend(heads);
+            }
             Output::MembersChanged => self.tell_members(n)?,
             Output::Admitted { .. } => {}
         }

@@ -246,12 +246,17 @@ impl<S: Store> Engine<S> {
 
     /// One step of the tidying that some branch owes.
     fn tidy(&mut self, now: Now) -> Result<(), Fault> {
-        let Some(log) = self.replica.logs.values().find(|log| owes(log)) else {
+        let mut owing = self.replica.logs.values().filter(|log| owes(log));
+        // Mending waits until the branch that it is done on has nothing to do any more.
+        let Some(log) = owing.clone().find(|l| l.chore != Chore::Mend).or(owing.next()) else {
             return Ok(());
         };
         let id = log.id;
         if log.standing == Standing::Unjudged {
             return Ok(self.replica.compare(id)?);
+        }
+        if log.chore == Chore::Mend {
+            return Ok(self.replica.mend(id)?);
         }
         if let Chore::Salvage(after) = log.chore {
             return self.replica.salvage_step(now, id, after);
@@ -260,6 +265,7 @@ impl<S: Store> Engine<S> {
         let gone = writes.contains(&Write::RemoveLog { branch: id });
         if gone {
             self.replica.logs.remove(&id);
+            writes.extend(self.replica.keep_number(id));
         } else if let Some(log) = self.replica.logs.get_mut(&id) {
             log.chore = left;
             writes.push(log.write());

@@ -7,6 +7,7 @@ use crate::digest;
 use crate::id::{DeviceId, LogId};
 use crate::io::{Fault, Output, SessionId};
 use crate::limits::{MAX_GAP_PULLS, MAX_SERVED, MAX_SERVED_PER_PEER, REPAIR_EVERY_MS};
+use crate::plant::{self, Plant};
 use crate::reconcile::{Pull, Pulled, Serve, Served};
 use crate::store::Store;
 use crate::time::Now;
@@ -26,6 +27,10 @@ impl<S: Store> Engine<S> {
     }
 
     fn start_comparison(&mut self, now: Now) {
+        if plant::is(Plant::NeverRepair) {
+            self.wanted.clear();
+            self.gaps.clear();
+        }
         if self.pulls.values().any(|pull| !pull.gap) {
             return;
         }

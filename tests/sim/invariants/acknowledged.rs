@@ -1,7 +1,10 @@
 //! An acknowledged write is never lost: at the end every replica has it, or what its own author wrote
 //! on that key later.
 
+use swarmkv_protocol::store::RawSlot;
+
 use crate::invariants::LiveSets;
+use crate::model::Acked;
 use crate::world::World;
 
 pub fn holds(world: &World, n: usize, live: &LiveSets) -> Result<(), String> {
@@ -18,9 +21,19 @@ pub fn holds(world: &World, n: usize, live: &LiveSets) -> Result<(), String> {
             let same = || raw.open().is_ok_and(|slot| slot.version() == acked.version);
             raw.seq > seq || raw.seq == seq && same()
         });
-        if !kept {
+        if !kept && !written_again(world, live, acked) {
             return Err(format!("acknowledged: node {n} lacks {log:?}:{seq}"));
         }
     }
     Ok(())
+}
+
+/// What an author whose own log was set aside had there that nobody else had is written again in a later
+/// epoch, or was replaced there since.
+fn written_again(world: &World, live: &LiveSets, acked: &Acked) -> bool {
+    let author = acked.version.log.author;
+    let aside = world.index(&author).is_some_and(|n| world.nodes[n].ever_aside);
+    let later =
+        |raw: &RawSlot| raw.branch.log != acked.version.log && raw.branch.log.author == author;
+    aside && live.values().filter_map(|slots| slots.get(&acked.key)).any(later)
 }

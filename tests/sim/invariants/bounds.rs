@@ -2,13 +2,11 @@
 
 use swarmkv_protocol::limits::{MAX_HELD, MAX_LOGS};
 
-use crate::plan::Plant;
 use crate::world::World;
 
 pub fn holds(world: &World, n: usize) -> Result<(), String> {
     let Some(engine) = world.nodes[n].engine.as_ref() else { return Ok(()) };
-    let planted = if world.plan.plant == Plant::CountHeld { 1_000_000 } else { 0 };
-    let (held, logs) = (engine.held() + planted, engine.heads().len());
+    let (held, logs) = (engine.held(), engine.heads().len());
     if held > MAX_HELD || logs > MAX_LOGS {
         return Err(format!("bounds: node {n} holds {held} commits and {logs} logs"));
     }

@@ -14,6 +14,12 @@ pub fn lacking(world: &World) -> Option<String> {
         let Some(engine) = world.nodes[n].engine.as_ref() else {
             return Some(format!("node {n} is down"));
         };
+        if world.nodes[n].rotten.is_some() {
+            return Some(format!("node {n} has not noticed that its disk is damaged"));
+        }
+        if engine.logs().iter().any(|log| log.aside) {
+            return Some(format!("node {n} has something set aside"));
+        }
         if !engine.caught_up() {
             return Some(format!("node {n} is catching up"));
         }

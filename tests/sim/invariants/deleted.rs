@@ -3,12 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use swarmkv_protocol::codec::Bytes;
-use swarmkv_protocol::op::Body;
 use swarmkv_protocol::store::RawSlot;
 
 use crate::invariants::LiveSets;
 use crate::model;
-use crate::plan::Plant;
 use crate::world::World;
 
 pub fn holds(world: &World, n: usize, live: &LiveSets) -> Result<(), String> {
@@ -30,9 +28,7 @@ pub fn holds(world: &World, n: usize, live: &LiveSets) -> Result<(), String> {
         let Some(view) = world.view(n, &key) else { return Err("same: no view".into()) };
         let first = view.siblings().next();
         let there: BTreeSet<_> = view.siblings().map(|seen| seen.version).collect();
-        let is_deleted = first.is_some_and(|seen| seen.slot.op.body == Body::Delete);
-        let back = world.plan.plant == Plant::Resurrect && is_deleted;
-        if back || there != siblings || first.map(|seen| seen.version) != shown {
+        if there != siblings || first.map(|seen| seen.version) != shown {
             let key = String::from_utf8_lossy(&key);
             return Err(format!("deleted: node {n} does not show what is due on {key}"));
         }

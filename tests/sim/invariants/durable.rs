@@ -33,7 +33,7 @@ pub fn published(world: &mut World, n: usize, bytes: &[u8]) -> Result<(), String
     if !is_durable(world, n, &claim.log, claim.last_seq) {
         return Err(format!("durable: node {n} published {:?} too early", claim.log));
     }
-    if world.honest(n) {
+    if world.honest(n) && world.honest_author(&claim.log) {
         world.model.released(claim.log, claim.last_seq);
     }
     Ok(())
@@ -45,7 +45,7 @@ pub fn acknowledged(world: &World, n: usize, version: &Version) -> Result<(), St
     let ends = world.model.logs.get(&version.log).map(|written| written.ends.range(version.seq..));
     let stored = |seq: &u64| has_header(&disk.durable, &version.log, *seq);
     let covered = ends.into_iter().flatten().any(stored);
-    if covered || !world.honest(n) {
+    if covered || !world.honest_author(&version.log) {
         return Ok(());
     }
     Err(format!("durable: node {n} acknowledged {:?}:{} too early", version.log, version.seq))

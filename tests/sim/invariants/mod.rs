@@ -6,6 +6,7 @@ pub mod converged;
 pub mod deleted;
 pub mod durable;
 pub mod honest;
+pub mod kept;
 pub mod order;
 pub mod same;
 pub mod signed;
@@ -22,7 +23,8 @@ use crate::world::World;
 /// What holds at every moment.
 pub fn check(world: &mut World) -> Result<(), String> {
     for n in 0..world.nodes.len() {
-        if world.nodes[n].engine.is_none() || !world.honest(n) {
+        world.nodes[n].notice_set_aside();
+        if world.nodes[n].engine.is_none() || !world.honest(n) || world.nodes[n].rotten.is_some() {
             continue;
         }
         order::holds(&mut world.nodes[n])?;

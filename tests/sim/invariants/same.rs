@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use swarmkv_protocol::codec::Bytes;
 use swarmkv_protocol::id::{Hash, Version};
 
-use crate::plan::Plant;
 use crate::world::World;
 
 type Views = BTreeMap<Bytes, Vec<Version>>;
@@ -15,11 +14,8 @@ fn views(world: &World, n: usize) -> Views {
     let mut views = Views::new();
     for key in keys {
         let view = world.view(n, &key);
-        let mut names: Vec<Version> =
+        let names: Vec<Version> =
             view.iter().flat_map(|view| view.siblings().map(|seen| seen.version)).collect();
-        if world.plan.plant == Plant::SkewView && n == 0 && names.len() > 1 {
-            names.reverse();
-        }
         // A key whose slots are all staged shows nothing.
         if !names.is_empty() {
             views.insert(key, names);
@@ -31,7 +27,12 @@ fn views(world: &World, n: usize) -> Views {
 pub fn holds(world: &World) -> Result<(), String> {
     let mut groups: BTreeMap<Hash, (usize, Views)> = BTreeMap::new();
     let mut states: BTreeMap<Hash, Vec<usize>> = BTreeMap::new();
-    for (n, node) in world.nodes.iter().enumerate().filter(|(n, _)| world.honest(*n)) {
+    for (n, node) in world
+        .nodes
+        .iter()
+        .enumerate()
+        .filter(|(n, _)| world.honest(*n) && world.nodes[*n].rotten.is_none())
+    {
         if let Some(engine) = node.engine.as_ref() {
             states.entry(engine.state_hash()).or_default().push(n);
         }

@@ -14,7 +14,11 @@ pub fn holds(world: &World, n: usize, live: &LiveSets) -> Result<(), String> {
             let same = |slot: &RawSlot| (slot.hlc, &slot.op) == (raw.hlc, &raw.op);
             if !signed.is_some_and(|signed| signed.key == *key && same(&signed.slot)) {
                 let seq = raw.seq;
-                return Err(format!("signed: node {n} shows {log:?}:{seq} as nobody signed it"));
+                let known = if signed.is_some() { "another" } else { "nothing" };
+                return Err(format!(
+                    "signed: node {n} shows {log:?}:{seq} ({} bytes), {known} was signed there",
+                    raw.op.len()
+                ));
             }
         }
     }

@@ -1,0 +1,68 @@
+//! Faults planted on purpose, so that the simulator can show that it would catch them. They exist only
+//! with the feature `plant`, which no program enables: without it every question here is answered "no"
+//! at compile time.
+
+/// A fault in the core.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Plant {
+    /// What repair brings is believed without its live root.
+    SkipRoot,
+    /// The live root says nothing of contexts.
+    RootWithoutContext,
+    /// A context entry dominates whatever its log wrote up to there.
+    DominateUpTo,
+    /// Of concurrent writes only the winner is kept in view.
+    KeepOnlyWinner,
+    /// Writing goes on in the old log after a restore.
+    ReuseEpoch,
+    /// A longer history of a log replaces a shorter one.
+    LongerReplaces,
+    /// Who passes on a commit whose predecessor is missing is punished.
+    PunishGap,
+    /// What was set aside as damaged is still shown.
+    ShowAside,
+    /// Nothing is ever read again.
+    ScrubOff,
+    /// Digests carry numbers only.
+    DigestWithoutHeads,
+    /// What repair brings is shown before it is proven.
+    ShowStaged,
+    /// Anybody signs for anybody.
+    SkipSignature,
+    /// A header's place in the chain of its log is not looked at.
+    SkipChain,
+    /// A gap is neither asked for nor repaired from the one that showed it, and rounds are off.
+    NeverRepair,
+    /// Tombstones are dropped locally once they are written.
+    DropTombstones,
+}
+
+#[cfg(feature = "plant")]
+mod planted {
+    use std::cell::Cell;
+
+    use super::Plant;
+
+    thread_local! {
+        static PLANTED: Cell<Option<Plant>> = const { Cell::new(None) };
+    }
+
+    /// Plants a fault in every replica of this thread, or takes it out.
+    pub fn plant(fault: Option<Plant>) {
+        PLANTED.set(fault);
+    }
+
+    pub(crate) fn is(fault: Plant) -> bool {
+        PLANTED.get() == Some(fault)
+    }
+}
+
+#[cfg(feature = "plant")]
+pub(crate) use planted::is;
+#[cfg(feature = "plant")]
+pub use planted::plant;
+
+#[cfg(not(feature = "plant"))]
+pub(crate) const fn is(_: Plant) -> bool {
+    false
+}
