@@ -105,8 +105,7 @@ impl<S: Store> Replica<S> {
     /// The branch that a commit with this header goes right on from.
     pub(crate) fn next_of(&self, header: &Header) -> Option<Branch> {
         let follows = |branch: &&Log| {
-            let chained = header.prev == branch.head_hash() || plant::is(Plant::SkipChain);
-            header.first_seq() == branch.seq() + 1 && chained
+            header.first_seq() == branch.seq() + 1 && header.prev == branch.head_hash()
         };
         if let Some(branch) = self.shown(header.log).find(follows) {
             return Some(branch.id);

@@ -29,8 +29,6 @@ pub enum Plant {
     ShowStaged,
     /// Anybody signs for anybody.
     SkipSignature,
-    /// A header's place in the chain of its log is not looked at.
-    SkipChain,
     /// A gap is neither asked for nor repaired from the one that showed it, and rounds are off.
     NeverRepair,
     /// Tombstones are dropped locally once they are written.

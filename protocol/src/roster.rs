@@ -201,12 +201,14 @@ pub struct Right {
     pub max_bytes: Option<u64>,
 }
 
+#[derive(Clone)]
 struct Held {
     statement: Statement,
     bytes: Bytes,
 }
 
 /// The set of statements and what follows from it.
+#[derive(Clone)]
 pub struct Roster {
     swarm: SwarmId,
     genesis: Genesis,

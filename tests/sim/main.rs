@@ -158,6 +158,27 @@ fn every_invariant_holds_on_every_seed() {
     );
 }
 
+/// How fast the simulator is at the load that it is stated for; asserts nothing about speed.
+/// `cargo test --release -p swarmkv-tests --test sim stated_load -- --ignored --nocapture`
+#[test]
+#[ignore = "prints a figure"]
+fn stated_load() {
+    let began = Instant::now();
+    let (mut millis, mut commits) = (0, 0);
+    for seed in 1..=number("SWARMKV_SIM_SEEDS").unwrap_or(40) {
+        let outcome =
+            run(Plan::stated(seed)).unwrap_or_else(|report| panic!("seed {seed}: {report}"));
+        millis += outcome.simulated_ms;
+        commits += outcome.commits;
+    }
+    let (simulated, real) = (millis as f64 / 1_000.0, began.elapsed().as_secs_f64());
+    println!(
+        "5 replicas, {:.1} commits a simulated second, faults on: {:.0} times real time",
+        commits as f64 / simulated,
+        simulated / real
+    );
+}
+
 #[test]
 fn a_seed_replays_exactly() {
     for seed in [3, 11] {

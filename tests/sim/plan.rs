@@ -106,10 +106,9 @@ impl Plan {
                 Fault::SkipRoot
                 | Fault::RootWithoutContext
                 | Fault::ShowStaged
-                | Fault::SkipSignature
-                | Fault::DigestWithoutHeads,
+                | Fault::SkipSignature,
             ) => rogue,
-            Plant::Core(Fault::LongerReplaces | Fault::ReuseEpoch | Fault::SkipChain) => {
+            Plant::Core(Fault::LongerReplaces | Fault::ReuseEpoch | Fault::DigestWithoutHeads) => {
                 let unnoticed = plant != Plant::Core(Fault::ReuseEpoch);
                 Self { kills: true, restores: true, unnoticed, nodes: 5, ..plan }
             }

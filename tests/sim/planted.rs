@@ -64,7 +64,6 @@ const SUITE: &[(Plant, &[&str])] = &[
     (Plant::Core(Fault::DigestWithoutHeads), &["same", "converged", "kept"]),
     (Plant::Core(Fault::ShowStaged), &["whole", "signed", "same", "order"]),
     (Plant::Core(Fault::SkipSignature), &["signed", "whole", "same", "converged"]),
-    (Plant::Core(Fault::SkipChain), &["converged", "kept", "same", "honest"]),
     (Plant::Core(Fault::NeverRepair), &["converged"]),
     (Plant::Core(Fault::DropTombstones), &["whole", "deleted"]),
 ];

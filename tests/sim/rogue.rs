@@ -10,7 +10,8 @@ use swarmkv_protocol::digest::Entry;
 use swarmkv_protocol::id::{Hash, Hash8, LogId};
 use swarmkv_protocol::limits::{MAX_GOSSIP, VERSION};
 use swarmkv_protocol::message::{self, Gossip, Plan, Repair};
-use swarmkv_protocol::op::{Body, Op};
+use swarmkv_protocol::op::{Body, Op, Slot};
+use swarmkv_protocol::slots::Totals;
 use swarmkv_protocol::time::Hlc;
 
 use crate::rng::Rng;
@@ -67,7 +68,13 @@ fn forged(world: &mut World, n: usize) -> Vec<u8> {
         ctx: Vec::new(),
         expires_at: None,
     };
-    let op = codec::encode(&op);
+    let hlc = Hlc(rng.next());
+    let bytes = codec::encode(&op);
+    let mut totals = Totals::default();
+    totals.add(&Slot { log, seq: 1, hlc, op, size: bytes.len() });
+    // The root is right now and then: then only the signature is not.
+    let live_root = if rng.percent(70) { totals.root() } else { Hash::new(rng.bytes()) };
+    let op = bytes;
     let size = (op.len() as u64).to_be_bytes();
     let header = Header {
         version: VERSION,
@@ -76,10 +83,10 @@ fn forged(world: &mut World, n: usize) -> Vec<u8> {
         log,
         last_seq: 1,
         count: 1,
-        hlc: Hlc(rng.next()),
+        hlc,
         prev: Hash::default(),
         ops_hash: crypto::hash(Domain::Ops, &[&size, &op]),
-        live_root: Hash::new(rng.bytes()),
+        live_root,
         live_count: 1,
         live_bytes: op.len() as u64,
         retired: Vec::new(),
@@ -189,7 +196,8 @@ fn lie(rng: &mut Rng, entry: &mut Entry) {
 fn change_value(rng: &mut Rng, bytes: &mut Bytes) {
     if let Ok(mut op) = codec::decode::<Op>(bytes) {
         match rng.below(3) {
-            0 => op.ctx.clear(),
+            // As long as before: only the root can tell.
+            0 => op.ctx.iter_mut().for_each(|named| named.hash = Hash8::new(rng.bytes())),
             1 => op.body = Body::Delete,
             _ => op.body = Body::Put(b"false".as_slice().into()),
         }

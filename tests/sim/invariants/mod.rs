@@ -33,6 +33,12 @@ pub fn check(world: &mut World) -> Result<(), String> {
         signed::holds(world, n, &live)?;
         whole::holds(world, n, &live)?;
     }
+    // What merges show, against the oracle: one replica at a time, for it reads everything.
+    let n = usize::try_from(world.events).unwrap_or(0) % world.nodes.len();
+    if world.honest(n) && world.nodes[n].rotten.is_none() {
+        let live = live_sets(world, n)?;
+        deleted::holds(world, n, &live)?;
+    }
     same::holds(world)
 }
 

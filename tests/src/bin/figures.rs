@@ -179,7 +179,8 @@ async fn measure(keys: u64) -> Result<(), Failure> {
     latency(&a, &c, &format!("over {keys} keys")).await?;
     rest(&a, &c).await?;
     drop(c);
-    start(&dirs[2], keys).await
+    start(&dirs[2], keys).await?;
+    differences(&a, &dirs[2], keys).await
 }
 
 /// From `up` to a connection that only multicast DNS can have brought: both listen on new ports.
@@ -332,6 +333,44 @@ async fn rest(a: &Peer, c: &Peer) -> Result<(), Failure> {
         a.memory()?.0,
         c.memory()?.0
     );
+    Ok(())
+}
+
+/// A peer that was away while so many keys changed: from its start until both are equal. What two
+/// equal peers exchange from start to rest is taken off.
+async fn differences(a: &Peer, dir: &Path, keys: u64) -> Result<(), Failure> {
+    let mut set_up = 0;
+    for changed in [0_u64, 10, 1_000] {
+        let mut client = a.client().await;
+        for chunk in (0..changed).collect::<Vec<_>>().chunks(10) {
+            let ops = chunk.iter().map(|i| put(i * (keys / changed), 2)).collect();
+            client.write(&WriteRequest { ops }).await?;
+        }
+        let (bytes, began) = (wire()?, Instant::now());
+        let wanted = a.until(|_| true).await?.state;
+        let c = Peer::up(dir)?;
+        let connected = c.until(|status| status.peers.iter().any(|peer| peer.connected)).await;
+        connected?;
+        let met = Instant::now();
+        let status = c.until(|status| status.state == wanted).await?;
+        let (took, since) = (began.elapsed(), met.elapsed());
+        // The other side finds out in a session of its own.
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let bytes = wire()? - bytes;
+        if changed == 0 {
+            set_up = bytes;
+        }
+        println!(
+            "{changed:>5} of {keys} differ        {:.0} ms from `up`, {:.0} ms from connected; {} wire bytes, \
+             {} beyond set-up; {} slots, {} sessions",
+            ms(took),
+            ms(since),
+            bytes,
+            bytes.saturating_sub(set_up),
+            status.counters.slots_received,
+            status.counters.repairs + status.counters.gap_repairs
+        );
+    }
     Ok(())
 }
 
