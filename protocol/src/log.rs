@@ -228,6 +228,11 @@ impl Log {
         matches!(self.chore, Chore::Purge(_) | Chore::Drop)
     }
 
+    /// Whether nothing can be taken in just now: what was under way for it is void.
+    pub(crate) fn closed(&self) -> bool {
+        self.purging() || self.standing != Standing::Shown
+    }
+
     /// Gives up what is staged; tidying drops it.
     pub(crate) fn drop_staged(&mut self) {
         self.staged = None;

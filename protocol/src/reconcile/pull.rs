@@ -290,7 +290,7 @@ impl Pull {
         }
         let log = replica.logs.entry(id).or_insert_with(|| Log::new(id));
         let cursor = log.staged.as_ref().map_or_else(|| log.seq(), |staged| staged.upto);
-        if log.purging() {
+        if log.closed() {
             return Ok(None);
         }
         if start.from != cursor {
@@ -381,7 +381,7 @@ impl Pull {
         }
         // Gossip may have moved the head over some of these since the session began.
         slots.retain(|(slot, _)| slot.seq > log.seq());
-        if slots.is_empty() || log.purging() {
+        if slots.is_empty() || log.closed() {
             return Ok(());
         }
         let change = log.stage(&slots, &replica.store)?;
@@ -429,7 +429,7 @@ impl Pull {
         let Some(log) = replica.logs.get(&id) else {
             return Ok(());
         };
-        if claim.last_seq <= log.seq() || log.purging() {
+        if claim.last_seq <= log.seq() || log.closed() {
             return Ok(());
         }
         let change = log.forget(&end.gone, claim.live_count, &replica.store)?;
