@@ -6,6 +6,7 @@
 //! so every replica that has the same two decides alike, whatever it saw on the way: `old` is part of
 //! `new` if `new` is exactly `old` with everything of `new` after `old`'s head put over it.
 
+use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
 use crate::commit::{Header, VerifiedHeader};
@@ -269,6 +270,8 @@ impl<S: Store> Replica<S> {
             return;
         };
         branch.standing = Standing::Aside;
+        branch.was_whole = self.caught_up || self.mending;
+        self.mending = branch.was_whole;
         branch.staged = None;
         branch.chore = Chore::None;
         let write = branch.write();
@@ -285,6 +288,25 @@ impl<S: Store> Replica<S> {
         self.out.push_back(Output::Advanced);
     }
 
+    /// All that some peer has arrived while something is set aside: what it does not have of own logs
+    /// nobody else can be waited for.
+    pub(crate) fn compared(&mut self) {
+        if self.mending {
+            let me = self.me;
+            let own: BTreeSet<LogId> = self.logs.keys().map(|id| id.log).collect();
+            own.into_iter().filter(|log| log.author == me).for_each(|log| self.salvage(log));
+            self.look_mended();
+        }
+    }
+
+    /// A replica that was whole is so again once nothing is set aside any more.
+    pub(crate) fn look_mended(&mut self) {
+        let aside = |log: &Log| log.standing == Standing::Aside && log.chore != Chore::Drop;
+        if self.mending && !self.logs.values().any(aside) {
+            self.whole();
+        }
+    }
+
     /// This replica has, or has again, all that a whole peer has.
     pub(crate) fn whole(&mut self) {
         if self.caught_up {
@@ -296,6 +318,7 @@ impl<S: Store> Replica<S> {
             self.salvage(log);
         }
         self.caught_up = true;
+        self.mending = false;
         self.persist(vec![Write::CaughtUp(true)]);
         self.out.push_back(Output::Advanced);
     }
@@ -316,6 +339,7 @@ impl<S: Store> Replica<S> {
             writes.push(branch.write());
         }
         self.persist(writes);
+        self.look_mended();
     }
 
     /// Nobody has a branch that is set aside as far as it went: what lies beyond is put on top of what
@@ -359,6 +383,7 @@ impl<S: Store> Replica<S> {
             self.logs.insert(log.id, log);
         }
         self.persist(writes);
+        self.look_mended();
         self.note_moved(id);
         self.out.push_back(Output::Advanced);
         Ok(())

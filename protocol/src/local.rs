@@ -230,6 +230,7 @@ impl<S: Store> Replica<S> {
             let write = aside.write();
             self.persist(vec![write]);
         }
+        self.look_mended();
         Ok(())
     }
 

@@ -82,6 +82,8 @@ pub(crate) struct Log {
     pub(crate) forked: bool,
     /// An own log that writing does not go on in, for somewhere there may be more of it.
     pub(crate) left: bool,
+    /// Set aside when the replica was whole: it is whole again once this is mended.
+    pub(crate) was_whole: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -115,8 +117,9 @@ struct Record {
     forked: bool,
     left: bool,
     standing: Standing,
+    was_whole: bool,
 }
-tuple_codec!(Record { head, sums, staged, chore, gone, frozen, forked, left, standing });
+tuple_codec!(Record { head, sums, staged, chore, gone, frozen, forked, left, standing, was_whole });
 
 /// What applying slots to a log would change.
 pub(crate) struct Change {
@@ -140,6 +143,7 @@ impl Log {
             frozen: None,
             forked: false,
             left: false,
+            was_whole: false,
         }
     }
 
@@ -164,6 +168,7 @@ impl Log {
             frozen: record.frozen,
             forked: record.forked,
             left: record.left,
+            was_whole: record.was_whole,
             standing: record.standing,
             scrubbed: None,
             id,
@@ -181,6 +186,7 @@ impl Log {
             frozen: self.frozen,
             forked: self.forked,
             left: self.left,
+            was_whole: self.was_whole,
             standing: self.standing,
         };
         Write::Log { branch: self.id, record: Bytes(codec::encode(&record)) }

@@ -43,6 +43,8 @@ pub(crate) struct Replica<S> {
     pub(crate) random: Random,
     pub(crate) out: VecDeque<Output>,
     pub(crate) caught_up: bool,
+    /// Was whole, until something had to be set aside.
+    pub(crate) mending: bool,
     pub(crate) counters: Counters,
     pub(crate) own: LogId,
     pub(crate) closes: Option<Version>,
@@ -92,6 +94,8 @@ impl<S: Store> Replica<S> {
         let mut replica = Self {
             own: LogId { author: me, epoch: 0, shard: 0 },
             caught_up: recovered.caught_up,
+            mending: !recovered.caught_up
+                && logs.values().any(|log: &Log| log.was_whole && log.standing == Standing::Aside),
             clock: HybridClock::default(),
             closes: None,
             counters: Counters::default(),

@@ -98,52 +98,39 @@ fn a_peer_whose_founder_is_killed_serves_and_takes_writes() {
 
 /// Keys that a newcomer takes here; `SWARMKV_E2E_KEYS=1000000` for the real size (in release).
 fn many() -> usize {
-    std::env::var("SWARMKV_E2E_KEYS").ok().and_then(|n| n.parse().ok()).unwrap_or(30_000)
-}
-
-fn fill(device: &Device, keys: std::ops::Range<usize>) {
-    let value = "v".repeat(256);
-    let lines = keys.map(|n| line(&format!("many/{n:07}"), Some(&value)));
-    device.import(&lines.collect::<String>());
+    std::env::var("SWARMKV_E2E_KEYS").ok().and_then(|n| n.parse().ok()).unwrap_or(9_000)
 }
 
 #[test]
 fn a_newcomer_killed_again_and_again_goes_on_where_it_stood_while_the_source_writes_on() {
     let keys = many();
     let a = Device::new("a").founded();
-    for part in 0..keys / 10_000 {
-        fill(&a, part * 10_000..(part + 1) * 10_000);
+    // Large enough that what waits for the disk at any moment is a small part of it.
+    let value = "v".repeat(6_000);
+    for part in 0..keys / 1_000 {
+        let lines = (part * 1_000..(part + 1) * 1_000)
+            .map(|n| line(&format!("many/{n:07}"), Some(&value)))
+            .collect::<String>();
+        a.import(&lines);
     }
     let mut b = Device::new("b").admitted_by(&a, &[]);
-    let (mut received, mut kills, mut waited) = (Vec::new(), 0, false);
-    for share in [5, 3, 2] {
+    let received = |b: &Device| usize::try_from(b.counter("slots_received")).expect("a count");
+    for round in 0..3 {
         b.up();
-        until("something has arrived", || {
-            b.counter("slots_received") as usize >= keys / (share * 2) || is_whole(&b)
-        });
-        if is_whole(&b) {
-            break;
-        }
-        let ran = b.run(["get", "many/0000001", "--timeout", "0s"]);
-        if !is_whole(&b) {
-            assert_eq!(ran.code, 7, "it does not answer half a truth");
-            assert!(ran.err.contains("catching up"), "{}", ran.err);
-            waited = true;
-        }
-        received.push(b.counter("slots_received"));
+        until("a third has arrived", || received(&b) >= keys / 3 || is_whole(&b));
+        let told = b.status();
+        let progress = &told["progress"];
+        assert!(progress.is_null() || progress["planned"].as_u64() > Some(0), "{told}");
         b.kill();
-        kills += 1;
-        a.put(&format!("meanwhile/{share}"), "written");
+        a.put(&format!("meanwhile/{round}"), "written");
     }
-    assert!(kills > 0 && waited, "it was killed before it was whole");
     b.up();
     a.put("meanwhile/last", "written");
     until_within(PATIENCE * 3, "it is whole", || is_whole(&b));
     equal(&[&a, &b]);
-    let last = b.counter("slots_received");
-    let before = received.iter().max().copied().unwrap_or(0);
-    assert!((last as usize) < keys, "{last} slots in its last life, {before} in the one before");
-    for key in ["meanwhile/5", "meanwhile/last"] {
+    let last = received(&b);
+    assert!(last <= keys * 3 / 4, "{last} slots in its last life: it started over");
+    for key in ["meanwhile/0", "meanwhile/2", "meanwhile/last"] {
         assert_eq!(b.get(key).as_deref(), Some("written"));
     }
     assert_eq!(a.export(), b.export());

@@ -239,6 +239,9 @@ impl<S: Store> Engine<S> {
             }
             Pulled::More | Pulled::Done => pull.makes_whole(&self.replica),
         };
+        if matches!(done, Pulled::Equal(_)) || pull.complete(&self.replica) {
+            self.replica.compared();
+        }
         let (learned, peer) = (pull.learned, pull.peer);
         if done == Pulled::Done
             && let Some(peer) = self.peers.get_mut(&peer)

@@ -165,11 +165,13 @@ impl Pull {
 
     /// Whether a fresh replica is whole after this session: the peer was, and all it planned is here.
     pub(crate) fn makes_whole<S: Store>(&self, replica: &Replica<S>) -> bool {
-        !self.gap
-            && self.plan.as_ref().is_some_and(|plan| {
-                let arrived = |planned: &Planned| replica.seq(planned.log) >= planned.seq;
-                plan.whole && plan.logs.iter().all(arrived)
-            })
+        self.plan.as_ref().is_some_and(|plan| plan.whole) && self.complete(replica)
+    }
+
+    /// Whether everything was compared, and all that the peer planned is here.
+    pub(crate) fn complete<S: Store>(&self, replica: &Replica<S>) -> bool {
+        let arrived = |planned: &Planned| replica.seq(planned.log) >= planned.seq;
+        !self.gap && self.plan.as_ref().is_some_and(|plan| plan.logs.iter().all(arrived))
     }
 
     /// Takes one frame.
