@@ -159,7 +159,7 @@ fn every_invariant_holds_on_every_seed() {
 }
 
 /// How fast the simulator is at the load that it is stated for; asserts nothing about speed.
-/// `cargo test --release -p swarmkv-tests --test sim stated_load -- --ignored --nocapture`
+/// `cargo test -p swarmkv-tests --test sim stated_load -- --ignored --nocapture`
 #[test]
 #[ignore = "prints a figure"]
 fn stated_load() {

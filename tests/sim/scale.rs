@@ -1,7 +1,7 @@
 //! How repair grows with the swarm: rounds and bytes until all replicas are equal, for 50, 200 and 1,000
 //! replicas of which at most 64 write.
 //!
-//! `cargo test --release -p swarmkv-tests --test sim scale_table -- --ignored --nocapture` prints the
+//! `cargo test -p swarmkv-tests --test sim scale_table -- --ignored --nocapture` prints the
 //! table.
 
 use std::cell::RefCell;
