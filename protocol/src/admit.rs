@@ -78,6 +78,7 @@ impl<S: Store> Replica<S> {
         redeem: Redeem,
     ) -> Result<JoinAnswer, Refusal> {
         let me = self.me;
+        self.refuse_revoked(&device)?;
         let ticket = self.tickets.get(&redeem.ticket).ok_or(Refusal::UnknownTicket)?;
         if !ticket.proves(&redeem.proof, &device, &me) {
             return Err(Refusal::UnknownTicket);
@@ -112,11 +113,19 @@ impl<S: Store> Replica<S> {
             self.keep_ticket(ticket);
         }
         let statement = self.roster.grant(&self.key, grant).map_err(|_| Refusal::Unable)?;
-        if self.take_statements(&[statement], true) == 0 {
+        if self.take_statements(&[statement], true).unwrap_or(0) == 0 {
             return Err(Refusal::Unable);
         }
         self.out.push_back(Output::Admitted { device, label, check_words });
         Ok(self.welcome(&device))
+    }
+
+    /// Whoever was revoked is told so, with the proof.
+    fn refuse_revoked(&self, device: &DeviceId) -> Result<(), Refusal> {
+        match self.roster.revocation(device) {
+            Some(_) => Err(Refusal::Revoked(self.roster.proof_of_revocation(device))),
+            None => Ok(()),
+        }
     }
 
     fn is_member(&self, device: &DeviceId) -> bool {
@@ -126,8 +135,10 @@ impl<S: Store> Replica<S> {
     /// The genesis, what admits `device`, and as much of the rest as fits.
     fn welcome(&self, device: &DeviceId) -> JoinAnswer {
         let mut statements = self.roster.path(device);
+        let mut size: usize = statements.iter().map(|s| s.len() + 8).sum();
         for other in self.roster.beyond(&[]) {
-            if statements.len() * MAX_STATEMENT >= MAX_JOIN_ANSWER - 2 * MAX_STATEMENT {
+            size += other.len() + 8;
+            if size >= MAX_JOIN_ANSWER - 2 * MAX_STATEMENT {
                 break;
             }
             if !statements.contains(&other) {
@@ -145,7 +156,8 @@ impl<S: Store> Replica<S> {
         if introduce.swarm != self.roster.swarm() {
             return Err(Refusal::NotAMember);
         }
-        self.take_statements(&introduce.statements, false);
+        let _ = self.take_statements(&introduce.statements, false);
+        self.refuse_revoked(&peer)?;
         if self.is_member(&peer) {
             Ok(JoinAnswer::Introduced(self.roster.path(&self.me)))
         } else {
@@ -164,9 +176,12 @@ impl<S: Store> Replica<S> {
 
     /// Takes the answer to an introduction.
     pub(crate) fn answered(&mut self, bytes: &[u8]) {
-        if let Ok(JoinAnswer::Introduced(statements)) = message::decode(bytes) {
-            self.take_statements(&statements, false);
-        }
+        let statements = match message::decode(bytes) {
+            Ok(JoinAnswer::Introduced(statements)) => statements,
+            Ok(JoinAnswer::Refused(Refusal::Revoked(proof))) => proof,
+            _ => return,
+        };
+        let _ = self.take_statements(&statements, false);
     }
 }
 

@@ -12,7 +12,7 @@ use std::ops::RangeInclusive;
 use crate::commit::{Header, VerifiedHeader};
 use crate::id::{Branch, DeviceId, Hash, LogId};
 use crate::io::Output;
-use crate::limits::{CHORE_SLOTS, MAX_BRANCHES, MAX_LOGS};
+use crate::limits::{CHORE_SLOTS, MAX_BRANCHES, MAX_LOGS, MAX_LOGS_PER_AUTHOR};
 use crate::log::{Chore, Log, Standing};
 use crate::plant::{self, Plant};
 use crate::replica::{Replica, proves};
@@ -50,6 +50,23 @@ impl<S: Store> Replica<S> {
     /// Last proven sequence number of a branch; 0 if it does not count.
     pub(crate) fn head(&self, branch: &Branch) -> u64 {
         self.logs.get(branch).filter(|log| log.shown()).map_or(0, Log::seq)
+    }
+
+    /// How far readers see a branch; 0 if not at all.
+    pub(crate) fn visible(&self, branch: &Branch) -> u64 {
+        match self.logs.get(branch) {
+            Some(log) if log.shown() => {
+                let lags = !log.at_cut() && self.branches(branch.log).any(|b| b.remains().is_some());
+                if lags { 0 } else { log.seq() }
+            }
+            Some(log) if !self.branches(branch.log).any(Log::at_cut) => log.remains().unwrap_or(0),
+            _ => 0,
+        }
+    }
+
+    /// Whether a log is here as it was when a revocation ended it.
+    pub(crate) fn at_cut(&self, log: LogId) -> bool {
+        self.branches(log).any(Log::at_cut)
     }
 
     /// Last proven sequence number of a log.
@@ -134,7 +151,7 @@ impl<S: Store> Replica<S> {
         let count = self.doubts.entry(id.log).or_default();
         *count += 1;
         let whole = !linked || *count > 1;
-        if whole && self.fetching(id.log).is_none() && self.logs.len() < MAX_LOGS {
+        if whole && self.fetching(id.log).is_none() && self.has_room_for(id.log) {
             let branch = self.fresh_branch(id.log);
             self.logs.insert(branch, Log::new(branch));
         }
@@ -201,6 +218,7 @@ impl<S: Store> Replica<S> {
         self.persist(writes);
         self.limit_branches(id.log);
         self.resolve_aside(id.log);
+        self.resolve_cut(id.log);
         self.note_moved(id);
         self.out.push_back(Output::Advanced);
         Ok(())
@@ -255,6 +273,14 @@ impl<S: Store> Replica<S> {
                 self.persist(vec![write]);
             }
         }
+    }
+
+    /// Whether one branch more of this log's author can be followed.
+    pub(crate) fn has_room_for(&self, log: LogId) -> bool {
+        let first = LogId { epoch: 0, shard: 0, ..log };
+        let last = LogId { epoch: u32::MAX, shard: u16::MAX, ..log };
+        let theirs = self.logs.range(*all(first).start()..=*all(last).end()).count();
+        self.logs.len() < MAX_LOGS && theirs < MAX_LOGS_PER_AUTHOR
     }
 
     /// Whether another history of a log, with this head, would be kept.

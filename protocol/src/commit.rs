@@ -2,7 +2,7 @@
 //! types, and only a verified one can be applied.
 
 use crate::codec::{self, Bytes, CodecError, tuple_codec};
-use crate::crypto::{self, DeviceKey, Domain, Sig};
+use crate::crypto::{self, DeviceKey, Domain, PublicKey, Sig};
 use crate::id::{Hash, LogId, SwarmId, Version};
 use crate::limits::{MAX_HEADER, MAX_RANGES, MAX_TX_BYTES, MAX_TX_OPS, VERSION};
 use crate::op::{BadOp, Op, Slot};
@@ -92,13 +92,16 @@ pub enum BadCommit {
     /// The signature is not the author's.
     #[error("signature does not verify")]
     Signature,
+    /// It lies beyond the place where a revocation ends its log.
+    #[error("its author was revoked before it")]
+    Revoked,
 }
 
 impl BadCommit {
     /// Whether every honest node would refuse this, whatever its state: then the sender is to blame.
     #[must_use]
     pub fn damning(&self) -> bool {
-        !matches!(self, Self::Version(_) | Self::UnknownGrant)
+        !matches!(self, Self::Version(_) | Self::UnknownGrant | Self::Revoked)
     }
 }
 
@@ -165,7 +168,13 @@ impl SignedHeader {
         &self.header
     }
 
-    /// Checks swarm, grant and signature, in this order.
+    /// Its hash, if the owner of this key signed it. Says nothing of rights.
+    pub(crate) fn signed_by(&self, key: &PublicKey) -> Option<Hash> {
+        let genuine = key.verifies(Domain::Commit, &self.sealed.body, &self.sealed.sig);
+        genuine.then(|| crypto::hash(Domain::Header, &[&self.bytes]))
+    }
+
+    /// Checks swarm, grant, cut and signature, in this order.
     ///
     /// # Errors
     /// Says which check failed; [`BadCommit::damning`] says whether the sender is to blame.
@@ -184,12 +193,14 @@ impl SignedHeader {
         if right.max_bytes.is_some_and(|max| header.live_bytes > max) {
             return Err(BadCommit::NotGranted("quota exceeded"));
         }
-        let member = roster.member(&right.device).ok_or(BadCommit::UnknownGrant)?;
-        let genuine = member.key().verifies(Domain::Commit, &self.sealed.body, &self.sealed.sig);
+        let genuine = right.key.verifies(Domain::Commit, &self.sealed.body, &self.sealed.sig);
         if !genuine && !plant::is(Plant::SkipSignature) {
             return Err(BadCommit::Signature);
         }
-        Ok(VerifiedHeader::seal(self.header, self.bytes))
+        let header = VerifiedHeader::seal(self.header, self.bytes);
+        // Last: who does not know of the revocation cannot know this, so nobody is blamed for it, and
+        // whoever is not genuine is blamed for that first.
+        if roster.admits(&header) { Ok(header) } else { Err(BadCommit::Revoked) }
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use crate::commit::VerifiedCommit;
 use crate::id::LogId;
-use crate::limits::{MAX_HELD, MAX_HELD_BYTES};
+use crate::limits::{MAX_HELD, MAX_HELD_BYTES, MAX_HELD_PER_AUTHOR};
 
 /// The commits that wait.
 #[derive(Debug, Default)]
@@ -18,10 +18,13 @@ impl Held {
     /// Holds a commit if there is room.
     pub(crate) fn push(&mut self, commit: VerifiedCommit) {
         let size = commit.ops_bytes();
-        if self.commits.len() >= MAX_HELD || self.bytes + size > MAX_HELD_BYTES {
+        let header = commit.header().header();
+        let author = header.log.author;
+        let same = self.commits.keys().filter(|(log, _)| log.author == author).count();
+        let full = self.commits.len() >= MAX_HELD || self.bytes + size > MAX_HELD_BYTES;
+        if full || same >= MAX_HELD_PER_AUTHOR {
             return;
         }
-        let header = commit.header().header();
         let place = (header.log, header.first_seq());
         self.bytes += size;
         if let Some(old) = self.commits.insert(place, commit) {

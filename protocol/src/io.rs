@@ -86,6 +86,18 @@ pub enum Input {
         /// What is allowed.
         invite: Invite,
     },
+    /// A local user takes a device out, or leaves; answered by [`Output::Revoked`].
+    Revoke {
+        /// Names the request.
+        token: Token,
+        /// The device.
+        device: DeviceId,
+    },
+    /// Everything that any connected member has is to be pulled now; done when [`Engine::pulling`] says
+    /// so.
+    ///
+    /// [`Engine::pulling`]: crate::engine::Engine::pulling
+    PullAll,
     /// A local user asks for everything stored to be checked against what was signed, now.
     Scrub,
     /// A reader met a damaged slot of this history.
@@ -131,6 +143,8 @@ pub enum Output {
     WriteRefused(Token, WriteRefused),
     /// The ticket is durable, or the reason why there is none.
     Invited(Token, Result<(), InviteRefused>),
+    /// The revocation is durable, or the reason why there is none.
+    Revoked(Token, Result<(), RevokeRefused>),
     /// What readers see moved: heads as of this point in the order.
     Advanced,
     /// The set of members changed.
@@ -165,6 +179,26 @@ pub enum WriteRefused {
     /// Too many writes wait already.
     #[error("too many writes are waiting")]
     Busy,
+}
+
+/// Why a device was not revoked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum RevokeRefused {
+    /// No such member is known here.
+    #[error("no such member is known here")]
+    Unknown,
+    /// It was revoked, or left, already.
+    #[error("it is no member any more already")]
+    Already,
+    /// Nobody outranks the owner, and a swarm without one admits no more admins.
+    #[error("the owner can neither be revoked nor leave")]
+    Owner,
+    /// This device does not outrank it.
+    #[error("this device's rank does not reach")]
+    NotAllowed,
+    /// This device has stated as much as it may.
+    #[error("this device has made as many statements as one may")]
+    Full,
 }
 
 /// Why no ticket was made.

@@ -22,6 +22,7 @@ pub mod io;
 pub mod limits;
 mod local;
 mod log;
+mod membership;
 pub mod memory;
 pub mod message;
 pub mod op;

@@ -48,14 +48,26 @@ pub const CHORE_SLOTS: usize = 1024;
 
 /// Logs that a replica follows.
 pub const MAX_LOGS: usize = 8192;
+/// Of which one author may have this many, all branches counted.
+pub const MAX_LOGS_PER_AUTHOR: usize = 512;
 /// Histories kept of a log that its author forked.
 pub const MAX_BRANCHES: usize = 8;
-/// Statements in a roster.
+/// Statements in a roster that count.
 pub const MAX_STATEMENTS: usize = 4096;
+/// Statements of the owner that count.
+pub const MAX_OWNER_STATEMENTS: usize = 2048;
+/// Statements of one admin that count: no admin fills the roster alone.
+pub const MAX_ADMIN_STATEMENTS: usize = 512;
 /// Bytes of statements in one repair frame; the rest follow in the next session.
 pub const MAX_STATEMENT_BYTES: usize = 512 * 1024;
-/// Largest statement or genesis.
+/// Largest grant or genesis.
 pub const MAX_STATEMENT: usize = 4096;
+/// Largest revocation: it carries a header for each log of the revoked device.
+pub const MAX_REVOKE: usize = 48 * 1024;
+/// Logs that a revocation can end anywhere but at nothing.
+pub const MAX_CUTS: usize = 112;
+/// Ends of its statements' chains that a revocation can name; there are several only after a fork.
+pub const MAX_TIPS: usize = 16;
 /// Ranges of retired sequence numbers in one header.
 pub const MAX_RANGES: usize = 1024;
 /// Largest signed header.
@@ -73,6 +85,8 @@ pub const MAX_JOIN_REQUEST: usize = 256 * 1024;
 
 /// Commits held while their predecessors are on the way.
 pub const MAX_HELD: usize = 1024;
+/// Of which one author may have this many.
+pub const MAX_HELD_PER_AUTHOR: usize = 128;
 /// Bytes of such commits.
 pub const MAX_HELD_BYTES: usize = 8 << 20;
 
@@ -103,6 +117,9 @@ pub const SCRUB_REST_MS: u64 = 3_600_000;
 pub const INTRODUCE_EVERY_MS: u64 = 5_000;
 
 const _: () = assert!(MAX_OP + 4096 <= MAX_FRAME);
+const _: () = assert!(MAX_REVOKE + 64 <= MAX_GOSSIP && MAX_REVOKE < MAX_STATEMENT_BYTES);
+const _: () = assert!(MAX_CUTS * 400 + MAX_TIPS * 40 + 256 <= MAX_REVOKE);
+const _: () = assert!(MAX_OWNER_STATEMENTS + MAX_ADMIN_STATEMENTS <= MAX_STATEMENTS);
 const _: () = assert!(MAX_LOGS * 96 <= MAX_FRAME);
 const _: () = assert!(MAX_STATEMENTS * 12 + MAX_STATEMENT_BYTES <= MAX_FRAME);
 const _: () = assert!(MAX_LOGS * 96 + MAX_STATEMENT_BYTES <= MAX_FRAME);

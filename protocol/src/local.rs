@@ -32,6 +32,9 @@ impl<S: Store> Replica<S> {
     }
 
     fn refusal(&self, changes: &[Change]) -> Option<WriteRefused> {
+        if self.roster.revocation(&self.me).is_some() {
+            return Some(WriteRefused::NotAllowed("it was revoked, or left the swarm"));
+        }
         let Some(member) = self.roster.member(&self.me) else {
             return Some(WriteRefused::NotAllowed("it is no member"));
         };
@@ -139,10 +142,6 @@ impl<S: Store> Replica<S> {
     ) -> Result<bool, StoreError> {
         let change = own.advance(&slots, &[], &self.store)?;
         let grant = self.roster.member(&self.me).map(|m| m.grant).unwrap_or_default();
-        let quota = self.roster.right(&grant).and_then(|right| right.max_bytes);
-        if quota.is_some_and(|max| change.totals.bytes() > max) {
-            return Ok(false);
-        }
         let header = Header {
             version: VERSION,
             swarm: self.roster.swarm(),
@@ -160,6 +159,9 @@ impl<S: Store> Replica<S> {
             expired_upto: None,
             closes: if own.head.is_none() { self.closes } else { None },
         };
+        if self.over_quota(&header) {
+            return Ok(false);
+        }
         let commit = commit::sign(&self.key, header, slots);
         self.counters.commits_signed += 1;
         self.settle(own, &commit, change);
@@ -178,7 +180,9 @@ impl<S: Store> Replica<S> {
         let several = self.branches(self.own).nth(1).is_some();
         let log = self.writing();
         let runaway = HybridClock::runs_away(log.stamp(), now);
-        let stuck = log.unsettled() || log.forked || log.frozen.is_some();
+        let grant = self.roster.member(&self.me).map(|member| member.grant);
+        let regranted = log.head.as_ref().is_some_and(|head| Some(head.header().grant) != grant);
+        let stuck = log.unsettled() || log.forked || log.frozen.is_some() || regranted;
         let stuck = stuck && !plant::is(Plant::ReuseEpoch);
         if runaway || stuck || several || log.standing != Standing::Shown {
             self.rotate();
@@ -194,6 +198,8 @@ impl<S: Store> Replica<S> {
         self.settle_epoch(now);
         let own = self.writing();
         let hlc = self.clock.tick(now, own.stamp());
+        let right = self.roster.member(&self.me).and_then(|m| self.roster.right(&m.grant));
+        let prefix = right.map(|right| right.prefix.clone()).unwrap_or_default();
         let mut slots = Vec::with_capacity(step.len());
         for raw in &step {
             // What cannot be read any more is lost.
@@ -205,7 +211,10 @@ impl<S: Store> Replica<S> {
                     || seen.slot.op.ctx.contains(&version)
                     || seen.slot.log.author == self.me && seen.slot.hlc > slot.hlc
             };
-            if !aside.is_latest(raw, aside.seq(), &self.store)? || view.seen().any(newer) {
+            // What its grant allows no more, others would not take.
+            let allowed = slot.op.key.starts_with(&prefix);
+            let latest = aside.is_latest(raw, aside.seq(), &self.store)?;
+            if !allowed || !latest || view.seen().any(newer) {
                 continue;
             }
             // Should the first one come to light after all, this one has seen it.

@@ -11,6 +11,7 @@ use crate::id::{Branch, Hash, Hash8};
 use crate::limits::CHORE_SLOTS;
 use crate::op::Slot;
 use crate::plant::{self, Plant};
+use crate::roster::Extent;
 use crate::scrub::Scrubbed;
 use crate::slots::Totals;
 use crate::store::{RawSlot, Store, StoreError, Write};
@@ -69,6 +70,8 @@ tuple_codec!(Gone { at, from, to });
 pub(crate) struct Log {
     pub(crate) id: Branch,
     pub(crate) standing: Standing,
+    /// How far the roster lets it count; worked out again whenever that changes.
+    pub(crate) extent: Extent,
     /// How far scrubbing is; in memory only.
     pub(crate) scrubbed: Option<Scrubbed>,
     pub(crate) head: Option<VerifiedHeader>,
@@ -134,6 +137,7 @@ impl Log {
         Self {
             id,
             standing: Standing::Shown,
+            extent: Extent::Open,
             scrubbed: None,
             head: None,
             totals: Totals::default(),
@@ -170,6 +174,7 @@ impl Log {
             left: record.left,
             was_whole: record.was_whole,
             standing: record.standing,
+            extent: Extent::Open,
             scrubbed: None,
             id,
         })
@@ -208,9 +213,37 @@ impl Log {
 
     /// Whether what it holds up to its head is shown and offered.
     pub(crate) fn shown(&self) -> bool {
+        self.counts() && !self.beyond()
+    }
+
+    fn counts(&self) -> bool {
         let counts = self.standing == Standing::Shown
             || self.standing == Standing::Aside && plant::is(Plant::ShowAside);
         self.head.is_some() && counts && self.chore != Chore::Drop
+    }
+
+    /// Whether its head lies beyond the place where a revocation ends the log, or in another history.
+    fn beyond(&self) -> bool {
+        match self.extent {
+            Extent::Open => false,
+            _ if plant::is(Plant::IgnoreCut) => false,
+            Extent::Nothing => true,
+            Extent::Upto(cut) => self.seq() >= cut.seq && self.head_hash() != cut.hash,
+        }
+    }
+
+    /// Whether it ends exactly where a revocation ends the log: nothing is to be added.
+    pub(crate) fn at_cut(&self) -> bool {
+        matches!(self.extent, Extent::Upto(cut) if self.shown() && self.head_hash() == cut.hash)
+    }
+
+    /// How far readers see a branch that goes beyond its log's end: what it holds at or below the cut is
+    /// shown until the state at the cut is here.
+    pub(crate) fn remains(&self) -> Option<u64> {
+        match self.extent {
+            Extent::Upto(cut) if self.counts() && self.beyond() => Some(cut.seq.min(self.seq())),
+            _ => None,
+        }
     }
 
     /// Whether it is being fetched whole.

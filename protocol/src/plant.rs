@@ -31,6 +31,8 @@ pub enum Plant {
     SkipSignature,
     /// A gap is neither asked for nor repaired from the one that showed it, and rounds are off.
     NeverRepair,
+    /// A revocation does not end what its target stated and wrote.
+    IgnoreCut,
     /// Tombstones are dropped locally once they are written.
     DropTombstones,
 }

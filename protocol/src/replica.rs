@@ -11,12 +11,11 @@ use crate::digest::{self, Entry};
 use crate::gossip::Held;
 use crate::id::{Branch, DeviceId, Hash, LogId, Version};
 use crate::io::{Change, Counters, Fault, LogStatus, Output, SessionId, Token, Verdict};
-use crate::limits::MAX_LOGS;
 use crate::log::{Chore, Gone, Log, Standing};
 use crate::message::{self, Gossip};
 use crate::plant::{self, Plant};
 use crate::random::Random;
-use crate::roster::{BadStatement, Roster};
+use crate::roster::{BadStatement, Extent, Roster};
 use crate::store::{Recovered, Store, StoreError, Write};
 use crate::ticket::TicketRecord;
 use crate::time::{HybridClock, Now};
@@ -62,6 +61,8 @@ pub(crate) struct Replica<S> {
     pub(crate) receiving: BTreeMap<Branch, SessionId>,
     /// How often in a row what was offered of a log proved false.
     pub(crate) doubts: BTreeMap<LogId, u32>,
+    /// How far logs count has changed: others are to be asked for what is missing now.
+    pub(crate) unsettled: bool,
     /// Slots were handed to storage in this call: reads do not see them before the next.
     unread: bool,
     /// Peers that made us leave a log by a claim they did not prove: once each.
@@ -80,7 +81,7 @@ impl<S: Store> Replica<S> {
     ) -> Result<Self, StoreError> {
         let me = key.id();
         let mut roster = roster;
-        roster.insert(&recovered.statements);
+        roster.restore(&recovered.statements);
         let mut logs = BTreeMap::new();
         for (id, record) in &recovered.logs {
             logs.insert(*id, Log::from_record(*id, record)?);
@@ -106,6 +107,7 @@ impl<S: Store> Replica<S> {
             accusers: BTreeSet::new(),
             receiving: BTreeMap::new(),
             doubts: BTreeMap::new(),
+            unsettled: false,
             unread: false,
             alarmed: BTreeSet::new(),
             out: VecDeque::new(),
@@ -130,6 +132,7 @@ impl<S: Store> Replica<S> {
         if fresh_epoch && !plant::is(Plant::ReuseEpoch) || newest.is_none() {
             replica.rotate();
         }
+        replica.recut();
         Ok(replica)
     }
 
@@ -164,7 +167,8 @@ impl<S: Store> Replica<S> {
             let log = branch.id.log;
             entries.extend(branch.entry());
             let last = branches.peek().is_none_or(|next| next.id.log != log);
-            if last && entries.last().is_none_or(|entry| entry.log != log) {
+            let wanted = log.author == self.me || self.roster.extent(&log) != Extent::Nothing;
+            if last && wanted && entries.last().is_none_or(|entry| entry.log != log) {
                 entries.push(Entry::nothing(log));
             }
         }
@@ -177,12 +181,12 @@ impl<S: Store> Replica<S> {
     }
 
     pub(crate) fn heads(&self) -> BTreeMap<Branch, u64> {
-        let shown = self.logs.values().filter(|log| log.shown());
         let upto = |log: &Log| match &log.staged {
             Some(staged) if plant::is(Plant::ShowStaged) => staged.upto,
-            _ => log.seq(),
+            _ => self.visible(&log.id),
         };
-        shown.map(|log| (log.id, upto(log))).collect()
+        let all = self.logs.values().map(|log| (log.id, upto(log)));
+        all.filter(|(_, upto)| *upto > 0).collect()
     }
 
     pub(crate) fn own_log(&self) -> LogId {
@@ -232,7 +236,7 @@ impl<S: Store> Replica<S> {
     }
 
     pub(crate) fn view(&self, key: &[u8]) -> Result<View, StoreError> {
-        View::merge(&self.store.slots(key)?, |branch| self.head(branch))
+        View::merge(&self.store.slots(key)?, |branch| self.visible(branch))
     }
 
     // ---- commits of others --------------------------------------------------------------------
@@ -270,6 +274,9 @@ impl<S: Store> Replica<S> {
         let known = checked.as_ref().is_ok_and(|header| self.knows(header));
         let header = self.judge(token, from, known, checked)?;
         let claim = header.header();
+        if self.at_cut(claim.log) || self.over_quota(claim) {
+            return Ok(Taken::Settled);
+        }
         Ok(match self.stands(&header)? {
             Stands::Here | Stands::Old => Taken::Settled,
             Stands::Beyond => Taken::Gap { log: claim.log, upto: claim.last_seq },
@@ -315,6 +322,10 @@ impl<S: Store> Replica<S> {
     fn place(&mut self, commit: VerifiedCommit) -> Result<Taken, Fault> {
         let header = commit.header().header();
         let log = header.log;
+        // It may have been held while its author was revoked.
+        if !self.roster.admits(commit.header()) || self.at_cut(log) || self.over_quota(header) {
+            return Ok(Taken::Settled);
+        }
         match self.stands(commit.header())? {
             Stands::Here | Stands::Old => return Ok(Taken::Settled),
             Stands::Apart => {
@@ -333,7 +344,7 @@ impl<S: Store> Replica<S> {
         };
         let branch = match self.logs.get(&branch) {
             Some(branch) => branch.clone(),
-            None if self.logs.len() >= MAX_LOGS => return Ok(Taken::Settled),
+            None if !self.has_room_for(log) => return Ok(Taken::Settled),
             None => Log::new(branch),
         };
         if branch.unsettled() {
@@ -391,9 +402,11 @@ impl<S: Store> Replica<S> {
         });
         log.head = Some(commit.header().clone());
         writes.push(log.write());
-        self.moved.insert(log.id);
-        self.logs.insert(log.id, log);
+        let id = log.id;
+        self.moved.insert(id);
+        self.logs.insert(id, log);
         self.persist(writes);
+        self.resolve_cut(id.log);
         self.out.push_back(Output::Advanced);
     }
 
@@ -404,9 +417,28 @@ impl<S: Store> Replica<S> {
 
     // ---- roster -------------------------------------------------------------------------------
 
-    /// Takes statements in; whatever is new is made durable and, on request, gossiped.
-    pub(crate) fn take_statements(&mut self, batch: &[Bytes], spread: bool) -> usize {
-        self.insert_statements(batch, spread).0
+    /// Takes statements in; whatever is new is made durable and, on request, gossiped. Returns how many
+    /// were new.
+    ///
+    /// # Errors
+    /// When one is what nobody honest would hand on.
+    pub(crate) fn take_statements(
+        &mut self,
+        batch: &[Bytes],
+        spread: bool,
+    ) -> Result<usize, BadStatement> {
+        let (fresh, refused) = self.insert_statements(batch, spread);
+        refused.into_iter().find(BadStatement::damning).map_or(Ok(fresh), Err)
+    }
+
+    /// As [`Self::take_statements`], from a member.
+    pub(crate) fn take_statements_of(
+        &mut self,
+        peer: DeviceId,
+        batch: &[Bytes],
+    ) -> Result<(), Fault> {
+        let taken = self.take_statements(batch, false);
+        taken.map(|_| ()).map_err(|bad| Fault::peer(peer, bad, true))
     }
 
     /// Takes a gossiped statement in, with its verdict.
@@ -432,7 +464,8 @@ impl<S: Store> Replica<S> {
     }
 
     fn insert_statements(&mut self, batch: &[Bytes], spread: bool) -> (usize, Vec<BadStatement>) {
-        let before: BTreeSet<DeviceId> = self.roster.members().map(|m| m.device).collect();
+        let members = |roster: &Roster| roster.members().map(|m| m.device).collect::<BTreeSet<_>>();
+        let before = members(&self.roster);
         let (fresh, refused) = self.roster.insert(batch);
         let count = fresh.len();
         let writes = fresh
@@ -445,8 +478,11 @@ impl<S: Store> Replica<S> {
                 self.out.push_back(Output::Publish(message::encode(&Gossip::Statement(bytes))));
             }
         }
-        if count > 0 && self.roster.members().any(|m| !before.contains(&m.device)) {
-            self.out.push_back(Output::MembersChanged);
+        if count > 0 {
+            self.recut();
+            if before != members(&self.roster) {
+                self.out.push_back(Output::MembersChanged);
+            }
         }
         (count, refused)
     }

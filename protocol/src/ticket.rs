@@ -253,6 +253,8 @@ pub enum Refusal {
     NotAMember,
     /// This device can admit nobody just now.
     Unable,
+    /// The asking device was revoked, or has left: these statements prove it.
+    Revoked(Vec<Bytes>),
 }
 
 impl std::fmt::Display for Refusal {
@@ -263,6 +265,7 @@ impl std::fmt::Display for Refusal {
             Self::Used(by) => write!(f, "its ticket was already used by \"{}\"", by.label),
             Self::Invalid => f.write_str("its request makes no sense"),
             Self::NotAMember => f.write_str("it is no member of this swarm"),
+            Self::Revoked(_) => f.write_str("it was revoked: a new key would have to be admitted"),
             Self::Unable => f.write_str("this device can admit nobody just now"),
         }
     }

@@ -138,6 +138,9 @@ impl<S: Store> Engine<S> {
         let result = self.survive(result)?;
         let ticked = self.run_timers(now).and_then(|()| self.apply_held(now));
         let ticked = self.survive(ticked)?;
+        if std::mem::take(&mut self.replica.unsettled) {
+            self.wanted.extend(self.peers.keys());
+        }
         self.start_pulls(now);
         self.plan_tidying(now);
         if self.replica.to_scrub() > 0 && self.timers.at(Timer::Scrub) > now.mono + SCRUB_FAST_MS {
@@ -179,6 +182,8 @@ impl<S: Store> Engine<S> {
             Input::Invite { token, secret, invite } => {
                 self.replica.invite(now, token, secret, &invite);
             }
+            Input::Revoke { token, device } => self.replica.revoke(token, device),
+            Input::PullAll => self.wanted.extend(self.peers.keys()),
             Input::Scrub => self.replica.scrub_all(),
             Input::Suspect(branch) => {
                 self.replica.suspects.insert(branch);
@@ -437,6 +442,29 @@ impl<S: Store> Engine<S> {
     pub fn progress(&self) -> Option<Progress> {
         let pull = self.pulls.values().find(|pull| !pull.gap)?;
         Some(Progress { from: pull.peer, received: pull.received, planned: pull.planned })
+    }
+
+    /// Whether something is still to be pulled from a connected member.
+    #[must_use]
+    pub fn pulling(&self) -> bool {
+        let there = |peer| self.peers.contains_key(peer);
+        !self.pulls.is_empty() || self.wanted.iter().any(there)
+    }
+
+    /// How many connected members hold the logs of `device` exactly as far as they count here, by what
+    /// they last told, of how many that are connected.
+    #[must_use]
+    pub fn holders(&self, device: &DeviceId) -> (usize, usize) {
+        let ours = self.replica.entries();
+        let ours = ours.into_iter().filter(|e| e.log.author == *device && e.seq > 0);
+        let ours: Vec<_> = ours.map(|e| (e.log, e.seq, e.head)).collect();
+        let holds = |peer: &&Peer| {
+            ours.iter().all(|(log, seq, head)| {
+                let heard = peer.heard.get(log).into_iter().flatten();
+                heard.clone().any(|entry| (entry.seq, entry.head) == (*seq, *head))
+            })
+        };
+        (self.peers.values().filter(holds).count(), self.peers.len())
     }
 
     /// Histories that wait to be checked in haste: after [`Input::Scrub`] it is done when none is left.

@@ -6,7 +6,7 @@ use crate::branches::Stands;
 use crate::codec::Bytes;
 use crate::commit::{SignedHeader, VerifiedHeader, ranges_ascend};
 use crate::digest::{self, Entry};
-use crate::id::{Branch, DeviceId, Hash8, LogId};
+use crate::id::{Branch, DeviceId, Hash, Hash8, LogId};
 use crate::io::{Fault, Output, SessionId};
 use crate::limits::{CHUNK_SLOTS, DISTRUST_MS, MAX_LOGS, MAX_STATEMENTS, PULL_STALLED_MS};
 use crate::log::{Chore, Log, Staged, Standing};
@@ -37,6 +37,8 @@ struct Receiving {
     linked: bool,
     /// Goes on from what an earlier session set aside, which may be another peer's doing.
     resumed: bool,
+    /// The grant under which the log is written; it says which keys may be in it.
+    grant: Hash,
 }
 
 /// How a session stands after a frame.
@@ -201,7 +203,7 @@ impl Pull {
                 if names.len() > MAX_STATEMENTS {
                     return Err(self.nonsense("names too many statements"));
                 }
-                replica.take_statements(&missing, false);
+                replica.take_statements_of(self.peer, &missing)?;
                 self.tell_digest(&names, false, told, replica);
             }
             (Phase::Streaming, Repair::Plan(plan)) if self.plan.is_none() => {
@@ -261,7 +263,10 @@ impl Pull {
         let hash = header.hash();
         let known_bad = replica.branches(start.log).any(|b| b.frozen == Some(hash));
         let unjudged = |b: &Log| b.standing == Standing::Unjudged && b.head_hash() == hash;
-        if replica.branches(start.log).any(unjudged) {
+        if replica.branches(start.log).any(unjudged)
+            || replica.at_cut(start.log)
+            || replica.over_quota(claim)
+        {
             return Ok(None);
         }
         if distrusted || known_bad || replica.stands(&header)? == Stands::Here {
@@ -287,7 +292,14 @@ impl Pull {
             self.misunderstood = true;
             return Ok(None);
         }
-        if !replica.logs.contains_key(&id) && replica.logs.len() >= MAX_LOGS {
+        if !replica.logs.contains_key(&id) && !replica.has_room_for(start.log) {
+            return Ok(None);
+        }
+        let changed = |log: &Log| log.head.as_ref().is_some_and(|h| h.header().grant != claim.grant);
+        if replica.logs.get(&id).is_some_and(changed) {
+            // One log, one grant: what is here was not held against this one.
+            replica.doubt(id, false);
+            self.misunderstood = true;
             return Ok(None);
         }
         let log = replica.logs.entry(id).or_insert_with(|| Log::new(id));
@@ -303,7 +315,8 @@ impl Pull {
         let linked = start.linked || log.head.is_none();
         let resumed = log.staged.is_some();
         replica.receiving.insert(id, self.session);
-        Ok(Some(Receiving { branch: id, upto: cursor, bound, linked, resumed }))
+        let grant = claim.grant;
+        Ok(Some(Receiving { branch: id, upto: cursor, bound, linked, resumed, grant }))
     }
 
     /// The branch that a log's slots are for: the one they go on from, or one for the whole log.
@@ -352,6 +365,10 @@ impl Pull {
             return Ok(());
         };
         let id = receiving.branch;
+        // Revoked in the middle of it: what is left is passed over.
+        let Some(right) = replica.roster.right(&receiving.grant) else {
+            return Ok(());
+        };
         let mut slots = Vec::with_capacity(records.len());
         for record in records {
             let op =
@@ -359,7 +376,7 @@ impl Pull {
             if record.seq <= receiving.upto {
                 return Err(Fault::peer(self.peer, "slots do not ascend", true));
             }
-            if !replica.roster.may_write(&id.log.author, &op.key) {
+            if !op.key.starts_with(&right.prefix) {
                 return Err(Fault::peer(self.peer, "slot outside its author's prefix", true));
             }
             receiving.upto = record.seq;
@@ -434,6 +451,9 @@ impl Pull {
         if claim.last_seq <= log.seq() || log.closed() {
             return Ok(());
         }
+        if claim.grant != receiving.grant {
+            return Ok(());
+        }
         let change = log.forget(&end.gone, claim.live_count, &replica.store)?;
         if proves(claim, &change.totals) {
             let log = log.clone();
@@ -496,6 +516,7 @@ impl Pull {
         if whole {
             replica.resolve_aside(id.log);
         }
+        replica.resolve_cut(id.log);
         replica.note_moved(id);
         replica.out.push_back(Output::Advanced);
         replica.counters.logs_repaired += 1;

@@ -10,6 +10,7 @@ use crate::limits::{CHUNK_BYTES, CHUNK_SLOTS, MAX_BRANCHES, MAX_LOGS, MAX_STATEM
 use crate::log::Log;
 use crate::message::{self, Digest, End, Plan, Planned, Repair, SlotRecord, Start, Statements};
 use crate::replica::Replica;
+use crate::roster::Extent;
 use crate::store::{Store, StoreError};
 
 /// What a frame taught the serving side.
@@ -129,7 +130,7 @@ impl Serve {
         if !ascending || digest.entries.len() > MAX_LOGS || digest.only.len() > MAX_LOGS {
             return Err(Fault::peer(self.peer, "digest is out of order or too long", true));
         }
-        replica.take_statements(&digest.statements, false);
+        replica.take_statements_of(self.peer, &digest.statements)?;
         self.streaming = true;
         if !digest.only.is_empty() {
             self.plan(&digest::group(digest.entries), &digest.only, replica)?;
@@ -139,8 +140,8 @@ impl Serve {
             heard.clear();
         }
         for (log, mut entries) in digest::group(digest.entries) {
-            // Only logs of known authors are remembered: what a peer may make us keep is bounded.
-            if replica.roster.member(&log.author).is_some() && heard.len() < MAX_LOGS {
+            // Only logs that count are remembered: what a peer may make us keep is bounded.
+            if replica.roster.extent(&log) != Extent::Nothing && heard.len() < MAX_LOGS {
                 entries.truncate(MAX_BRANCHES + 1);
                 heard.insert(log, entries);
             }
@@ -346,6 +347,9 @@ fn is_news<S: Store>(
     theirs: &[Entry],
     replica: &Replica<S>,
 ) -> Result<bool, StoreError> {
+    if replica.at_cut(entry.log) || replica.roster.extent(&entry.log) == Extent::Nothing {
+        return Ok(false);
+    }
     for branch in replica.shown(entry.log) {
         let head = branch.head_hash().short8();
         if branch.seq() == entry.seq && head == entry.head {

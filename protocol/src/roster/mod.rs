@@ -1,0 +1,626 @@
+//! Who is in the swarm and what each may do: a set of signed statements under one genesis.
+//!
+//! Evaluation is a pure function of the set: neither arrival order nor any clock matters. Each
+//! issuer's statements form a numbered hash chain, so nothing can be slipped in beneath.
+
+mod evaluate;
+mod statement;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::codec::{self, Bytes};
+use crate::commit::VerifiedHeader;
+use crate::crypto::{self, DeviceKey, Domain, PublicKey};
+use crate::id::{DeviceId, Hash, Hash8, LogId, SwarmId};
+use crate::limits::{MAX_REVOKE, MAX_STATEMENT, MAX_STATEMENT_BYTES, MAX_STATEMENTS, VERSION};
+use evaluate::Outcome;
+pub use statement::{BadStatement, Cut, Genesis, Grant, Revoke, Role, Statement, StatementBody};
+use statement::{Held, check_label, number, open};
+pub(crate) use statement::Sealed;
+
+/// A member as the roster sees it.
+#[derive(Clone, Debug)]
+pub struct Member {
+    /// The device.
+    pub device: DeviceId,
+    /// Its name, for people.
+    pub label: String,
+    /// The highest role granted to it.
+    pub role: Role,
+    /// Who granted that; the owner granted itself.
+    pub issuer: DeviceId,
+    /// The grant that its headers should cite.
+    pub grant: Hash,
+    key: PublicKey,
+}
+
+impl Member {
+    /// The member's public key, checked once when it was granted.
+    #[must_use]
+    pub fn key(&self) -> &PublicKey {
+        &self.key
+    }
+}
+
+/// A grant in force: what headers that cite it are held against.
+#[derive(Clone, Debug)]
+pub struct Right {
+    /// Who may use it.
+    pub device: DeviceId,
+    /// With which role.
+    pub role: Role,
+    /// On which keys.
+    pub prefix: Bytes,
+    /// Up to how many live bytes.
+    pub max_bytes: Option<u64>,
+    pub(crate) key: PublicKey,
+}
+
+impl Right {
+    fn of_owner(owner: &Member) -> Self {
+        Self {
+            device: owner.device,
+            role: Role::Owner,
+            prefix: Bytes::default(),
+            max_bytes: None,
+            key: owner.key.clone(),
+        }
+    }
+}
+
+/// A device that was taken out, or left.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Revoked {
+    /// Who stated it first, by rank; the device itself if it left.
+    pub by: DeviceId,
+    /// That statement's name.
+    pub statement: Hash,
+    cuts: BTreeMap<LogId, Cut>,
+}
+
+impl Revoked {
+    /// Several revocations cut at the least of all.
+    fn narrow(&mut self, cuts: &BTreeMap<LogId, Cut>) {
+        self.cuts.retain(|log, _| cuts.contains_key(log));
+        for (log, cut) in &mut self.cuts {
+            *cut = cuts.get(log).copied().map_or(*cut, |other| other.min(*cut));
+        }
+    }
+
+    /// Where this device's logs end; a log that is not there counts for nothing.
+    pub fn cuts(&self) -> impl Iterator<Item = (&LogId, &Cut)> {
+        self.cuts.iter()
+    }
+}
+
+/// How far a log counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// Wherever its author takes it.
+    Open,
+    /// Up to there.
+    Upto(Cut),
+    /// Not at all: its author is not, or no longer, entitled to any of it.
+    Nothing,
+}
+
+/// The set of statements and what follows from it.
+#[derive(Clone)]
+pub struct Roster {
+    swarm: SwarmId,
+    genesis: Genesis,
+    genesis_bytes: Bytes,
+    owner: Member,
+    /// Those that count, and those that did until a revocation came: should that be void in its turn,
+    /// they count again.
+    statements: BTreeMap<Hash, Held>,
+    counted: BTreeSet<Hash>,
+    outcome: Outcome,
+}
+
+impl Roster {
+    /// Makes a new swarm's signed genesis.
+    ///
+    /// # Errors
+    /// When the name or label cannot be used.
+    pub fn found(
+        key: &DeviceKey,
+        name: &str,
+        label: &str,
+        nonce: [u8; 16],
+    ) -> Result<Self, BadStatement> {
+        let genesis = Genesis {
+            version: VERSION,
+            name: name.to_owned(),
+            owner: key.id(),
+            label: label.to_owned(),
+            min_version: VERSION,
+            nonce: Bytes(nonce.to_vec()),
+        };
+        let body = codec::encode(&genesis);
+        let sig = key.sign(Domain::Genesis, &body);
+        Self::open(&codec::encode(&Sealed { body: Bytes(body), sig }))
+    }
+
+    /// Opens a swarm from its signed genesis.
+    ///
+    /// # Errors
+    /// When the bytes are not a valid genesis.
+    pub fn open(bytes: &[u8]) -> Result<Self, BadStatement> {
+        if bytes.len() > MAX_STATEMENT {
+            return Err(BadStatement::Form("size"));
+        }
+        let sealed = open(bytes)?;
+        let genesis: Genesis = codec::decode(&sealed.body)?;
+        if genesis.version != VERSION {
+            return Err(BadStatement::Version(genesis.version));
+        }
+        check_label(&genesis.label)?;
+        check_label(&genesis.name)?;
+        if genesis.nonce.len() != 16 {
+            return Err(BadStatement::Form("nonce"));
+        }
+        let key = PublicKey::new(&genesis.owner).ok_or(BadStatement::Form("owner's key"))?;
+        if !key.verifies(Domain::Genesis, &sealed.body, &sealed.sig) {
+            return Err(BadStatement::Signature);
+        }
+        let id = crypto::hash(Domain::Genesis, &[bytes]);
+        let owner = Member {
+            device: genesis.owner,
+            label: genesis.label.clone(),
+            role: Role::Owner,
+            issuer: genesis.owner,
+            grant: id,
+            key,
+        };
+        let statements = BTreeMap::new();
+        Ok(Self {
+            swarm: SwarmId::new(*id.as_bytes()),
+            genesis_bytes: bytes.into(),
+            outcome: evaluate::evaluate(owner.clone(), &statements),
+            counted: BTreeSet::new(),
+            statements,
+            owner,
+            genesis,
+        })
+    }
+
+    /// The swarm's id.
+    #[must_use]
+    pub fn swarm(&self) -> SwarmId {
+        self.swarm
+    }
+
+    /// The genesis.
+    #[must_use]
+    pub fn genesis(&self) -> &Genesis {
+        &self.genesis
+    }
+
+    /// The genesis as signed.
+    #[must_use]
+    pub fn genesis_bytes(&self) -> &Bytes {
+        &self.genesis_bytes
+    }
+
+    /// Every member, in the order of their ids.
+    pub fn members(&self) -> impl Iterator<Item = &Member> {
+        let there = |member: &&Member| !self.outcome.revoked.contains_key(&member.device);
+        self.outcome.granted.values().filter(there)
+    }
+
+    /// One member.
+    #[must_use]
+    pub fn member(&self, device: &DeviceId) -> Option<&Member> {
+        if self.outcome.revoked.contains_key(device) {
+            return None;
+        }
+        self.outcome.granted.get(device)
+    }
+
+    /// Every device that was revoked or left, with what it was when it was a member (nothing if that
+    /// is not known here).
+    pub fn revoked(&self) -> impl Iterator<Item = (&DeviceId, &Revoked, Option<&Member>)> {
+        let was = |device| self.outcome.granted.get(device);
+        self.outcome.revoked.iter().map(move |(device, revoked)| (device, revoked, was(device)))
+    }
+
+    /// Whether and how a device was revoked.
+    #[must_use]
+    pub fn revocation(&self, device: &DeviceId) -> Option<&Revoked> {
+        self.outcome.revoked.get(device)
+    }
+
+    /// What a device is or was called.
+    #[must_use]
+    pub fn label(&self, device: &DeviceId) -> Option<&str> {
+        self.outcome.granted.get(device).map(|member| member.label.as_str())
+    }
+
+    /// The right that a grant gives, or gave to a device that was revoked since.
+    #[must_use]
+    pub fn right(&self, grant: &Hash) -> Option<&Right> {
+        self.outcome.rights.get(grant)
+    }
+
+    /// How far a log counts.
+    #[must_use]
+    pub fn extent(&self, log: &LogId) -> Extent {
+        match self.outcome.revoked.get(&log.author) {
+            Some(revoked) => revoked.cuts.get(log).map_or(Extent::Nothing, |cut| Extent::Upto(*cut)),
+            None if self.outcome.granted.contains_key(&log.author) => Extent::Open,
+            None => Extent::Nothing,
+        }
+    }
+
+    /// Whether a genuine header counts: its grant does, and it does not lie beyond its log's end.
+    #[must_use]
+    pub fn admits(&self, header: &VerifiedHeader) -> bool {
+        let claim = header.header();
+        let within = match self.extent(&claim.log) {
+            Extent::Open => true,
+            Extent::Nothing => false,
+            Extent::Upto(cut) => {
+                claim.last_seq < cut.seq || claim.last_seq == cut.seq && header.hash() == cut.hash
+            }
+        };
+        within && self.outcome.rights.contains_key(&claim.grant)
+    }
+
+    /// Whether `issuer` may revoke `device`, as far as ranks go.
+    #[must_use]
+    pub fn may_revoke(&self, issuer: &DeviceId, device: &DeviceId) -> bool {
+        let admins = &self.outcome.admins;
+        self.member(issuer).is_some()
+            && evaluate::may_revoke(self.genesis.owner, admins, *issuer, *device)
+    }
+
+    /// A hash of all statements that count: equal rosters, equal hashes.
+    #[must_use]
+    pub fn hash(&self) -> Hash {
+        let mut h = crypto::hasher(Domain::Roster);
+        h.update(self.swarm.as_bytes());
+        for name in &self.counted {
+            h.update(name.as_bytes());
+        }
+        Hash::new(*h.finalize().as_bytes())
+    }
+
+    /// The short names of all statements that count, ascending.
+    #[must_use]
+    pub fn names(&self) -> Vec<Hash8> {
+        self.counted.iter().map(Hash::short8).collect()
+    }
+
+    /// The statements whose short names are not among `known` (ascending): as many as one frame takes,
+    /// each after those it rests on, so that what is cut off can follow in the next session.
+    #[must_use]
+    pub fn beyond(&self, known: &[Hash8]) -> Vec<Bytes> {
+        let unknown = |name: &&Hash| known.binary_search(&name.short8()).is_err();
+        let mut room = MAX_STATEMENT_BYTES;
+        let fits = |bytes: &Bytes| {
+            let size = bytes.len() + 8;
+            let fits = size <= room;
+            room = room.saturating_sub(size);
+            fits
+        };
+        // What counts is listed so that each comes after those it rests on.
+        let missing = self.outcome.counted.iter().filter(unknown);
+        missing.map(|name| self.statements[name].bytes.clone()).take_while(fits).collect()
+    }
+
+    /// The statements that admit `device`: its own grant's chain and its issuer's, up to the genesis.
+    #[must_use]
+    pub fn path(&self, device: &DeviceId) -> Vec<Bytes> {
+        let mut path = Vec::new();
+        let mut at = *device;
+        while at != self.genesis.owner && path.len() <= MAX_STATEMENTS {
+            let Some(member) = self.outcome.granted.get(&at) else {
+                break;
+            };
+            path.extend(self.chain(member.grant));
+            at = member.issuer;
+        }
+        path
+    }
+
+    /// The statements that prove to anyone that `device` was revoked, or has left.
+    #[must_use]
+    pub fn proof_of_revocation(&self, device: &DeviceId) -> Vec<Bytes> {
+        let Some(revoked) = self.outcome.revoked.get(device) else {
+            return Vec::new();
+        };
+        let mut proof = self.path(&revoked.by);
+        proof.extend(self.chain(revoked.statement));
+        proof
+    }
+
+    /// A statement and those before it of the same issuer.
+    fn chain(&self, mut name: Hash) -> Vec<Bytes> {
+        let mut chain = Vec::new();
+        while let Some(held) = self.statements.get(&name) {
+            chain.push(held.bytes.clone());
+            name = held.statement.prev;
+        }
+        chain
+    }
+
+    /// Takes in whatever of `batch` counts, in any order; returns what is new.
+    ///
+    /// The second list says why others were not taken. What nobody honest would pass on ends it: the
+    /// last of the list then says so.
+    pub fn insert(&mut self, batch: &[Bytes]) -> (Vec<(Hash, Bytes)>, Vec<BadStatement>) {
+        self.take(batch, false)
+    }
+
+    /// Takes in what was kept, also what counted once and does not now.
+    pub fn restore(&mut self, kept: &[Bytes]) {
+        self.take(kept, true);
+    }
+
+    fn take(
+        &mut self,
+        batch: &[Bytes],
+        keep_void: bool,
+    ) -> (Vec<(Hash, Bytes)>, Vec<BadStatement>) {
+        let mut fresh = Vec::new();
+        let mut void = Vec::new();
+        // Chains in their order: few rounds, however the batch was shuffled.
+        let mut waiting: Vec<&Bytes> = batch.iter().collect();
+        waiting.sort_by_cached_key(|bytes| number(bytes));
+        loop {
+            let mut refused = Vec::new();
+            let mut added = Vec::new();
+            waiting.retain(|bytes| match self.consider(bytes) {
+                _ if refused.last().is_some_and(BadStatement::damning) => true,
+                Ok(Some((name, held))) => {
+                    self.statements.insert(name, held);
+                    added.push((name, (*bytes).clone()));
+                    false
+                }
+                Ok(None) => false,
+                Err(fault) => {
+                    refused.push(fault);
+                    true
+                }
+            });
+            if !added.is_empty() {
+                self.evaluate();
+            }
+            let over = waiting.is_empty() || added.is_empty();
+            for (name, bytes) in added {
+                if self.counted.contains(&name) {
+                    fresh.push((name, bytes));
+                } else if !keep_void {
+                    self.statements.remove(&name);
+                    let full = self.counted.len() >= MAX_STATEMENTS;
+                    void.push(if full { BadStatement::Full } else { BadStatement::Void });
+                }
+            }
+            if over || refused.last().is_some_and(BadStatement::damning) {
+                void.extend(refused);
+                return (fresh, void);
+            }
+        }
+    }
+
+    fn evaluate(&mut self) {
+        self.outcome = evaluate::evaluate(self.owner.clone(), &self.statements);
+        self.counted = self.outcome.counted.iter().copied().collect();
+        if self.statements.len() > 2 * MAX_STATEMENTS {
+            self.statements.retain(|name, _| self.counted.contains(name));
+        }
+    }
+
+    /// Checks a statement by itself, and its place.
+    fn consider(&self, bytes: &Bytes) -> Result<Option<(Hash, Held)>, BadStatement> {
+        let name = crypto::hash(Domain::StatementName, &[bytes]);
+        if self.statements.contains_key(&name) {
+            return Ok(None);
+        }
+        let sealed = open(bytes)?;
+        let statement: Statement = codec::decode(&sealed.body)?;
+        if statement.version != VERSION {
+            return Err(BadStatement::Version(statement.version));
+        }
+        if statement.swarm != self.swarm {
+            return Err(BadStatement::Swarm);
+        }
+        // The costly check comes last: what is tried again in another round fails before it.
+        self.check(&statement)?;
+        let issuer = self.outcome.granted.get(&statement.issuer).ok_or(BadStatement::Unknown)?;
+        if !issuer.key.verifies(Domain::Statement, &sealed.body, &sealed.sig) {
+            return Err(BadStatement::Signature);
+        }
+        Ok(Some((name, statement.hold(bytes)?)))
+    }
+
+    /// Checks a statement's place in its issuer's chain, and its issuer's rank. Revoked issuers have
+    /// theirs: what they stated before counts.
+    fn check(&self, statement: &Statement) -> Result<(), BadStatement> {
+        let issuer =
+            self.outcome.granted.get(&statement.issuer).ok_or(BadStatement::Unknown)?;
+        match statement.number {
+            0 => return Err(BadStatement::Form("number")),
+            1 if statement.prev != Hash::default() => return Err(BadStatement::Form("chain")),
+            1 => {}
+            number => {
+                let prev = self.statements.get(&statement.prev).ok_or(BadStatement::Unknown)?;
+                let prev = &prev.statement;
+                if prev.issuer != statement.issuer || prev.number + 1 != number {
+                    return Err(BadStatement::Form("chain"));
+                }
+            }
+        }
+        let admins = &self.outcome.admins;
+        let entitled = match &statement.body {
+            StatementBody::Grant(grant) => {
+                issuer.role >= Role::Admin && grant.role < issuer.role
+            }
+            StatementBody::Revoke(revoke) => {
+                let (owner, device) = (self.genesis.owner, revoke.device);
+                evaluate::may_revoke(owner, admins, statement.issuer, device)
+            }
+        };
+        if entitled { Ok(()) } else { Err(BadStatement::Rank) }
+    }
+
+    /// Issues a grant as `key`'s next statement, without taking it in: the caller makes it durable
+    /// and then inserts it.
+    ///
+    /// # Errors
+    /// When this device may not grant that.
+    pub fn grant(&self, key: &DeviceKey, grant: Grant) -> Result<Bytes, BadStatement> {
+        if self.outcome.revoked.contains_key(&grant.device) {
+            return Err(BadStatement::Void);
+        }
+        self.state(key, StatementBody::Grant(grant))
+    }
+
+    /// Issues a revocation as `key`'s next statement, without taking it in. `heads` are the signed
+    /// headers at which the device's logs end, ascending by log; of too many, the last are left out.
+    ///
+    /// # Errors
+    /// When this device may not revoke that one.
+    pub fn revoke(
+        &self,
+        key: &DeviceKey,
+        device: DeviceId,
+        heads: Vec<Bytes>,
+    ) -> Result<Bytes, BadStatement> {
+        let mut statements = self.tips(&device);
+        statements.sort_unstable();
+        self.state(key, StatementBody::Revoke(Revoke { device, heads, statements }))
+    }
+
+    /// The last statements of a device that count: one, unless it forked its chain.
+    fn tips(&self, device: &DeviceId) -> Vec<Hash> {
+        let counted = || self.counted.iter().map(|name| (name, &self.statements[name].statement));
+        let theirs = || counted().filter(|(_, statement)| statement.issuer == *device);
+        let passed: BTreeSet<Hash> = theirs().map(|(_, statement)| statement.prev).collect();
+        let tips = theirs().map(|(name, _)| *name).filter(|name| !passed.contains(name));
+        tips.take(crate::limits::MAX_TIPS).collect()
+    }
+
+    fn state(&self, key: &DeviceKey, body: StatementBody) -> Result<Bytes, BadStatement> {
+        let issuer = key.id();
+        if self.outcome.revoked.contains_key(&issuer) {
+            return Err(BadStatement::Void);
+        }
+        let last = self
+            .counted
+            .iter()
+            .map(|name| (name, &self.statements[name].statement))
+            .filter(|(_, statement)| statement.issuer == issuer)
+            .max_by_key(|(name, statement)| (statement.number, **name));
+        let statement = Statement {
+            version: VERSION,
+            swarm: self.swarm,
+            issuer,
+            number: last.map_or(1, |(_, statement)| statement.number + 1),
+            prev: last.map_or(Hash::default(), |(name, _)| *name),
+            body,
+        };
+        self.check(&statement)?;
+        let bytes = statement.seal(key);
+        statement.hold(&bytes)?;
+        debug_assert!(bytes.len() <= MAX_REVOKE, "bounded by the number of cuts");
+        Ok(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(n: u8) -> DeviceKey {
+        DeviceKey::from_seed(&[n; 32])
+    }
+
+    fn grant(device: &DeviceKey, role: Role) -> Grant {
+        Grant {
+            device: device.id(),
+            label: "device".into(),
+            role,
+            prefix: Bytes::default(),
+            max_bytes: None,
+        }
+    }
+
+    fn founded() -> Roster {
+        Roster::found(&key(1), "home", "owner", [0; 16]).expect("a valid genesis")
+    }
+
+    fn issue(roster: &mut Roster, issuer: &DeviceKey, device: &DeviceKey, role: Role) -> Bytes {
+        let bytes = roster.grant(issuer, grant(device, role)).expect("may grant");
+        assert_eq!(roster.insert(std::slice::from_ref(&bytes)).0.len(), 1);
+        bytes
+    }
+
+    #[test]
+    fn every_order_of_arrival_gives_one_roster() {
+        let mut full = founded();
+        let mut all = vec![issue(&mut full, &key(1), &key(2), Role::Admin)];
+        all.push(issue(&mut full, &key(2), &key(3), Role::Writer));
+        all.push(issue(&mut full, &key(1), &key(4), Role::Reader));
+        all.push(issue(&mut full, &key(2), &key(4), Role::Writer));
+        let mut orders = 0;
+        for a in 0..4 {
+            for b in (0..4).filter(|b| *b != a) {
+                for c in (0..4).filter(|c| *c != a && *c != b) {
+                    let order = [a, b, c, 6 - a - b - c];
+                    let mut roster = Roster::open(full.genesis_bytes()).expect("same genesis");
+                    // One at a time, then whatever had to wait once more, as repair does.
+                    for i in order.into_iter().chain(order).chain(order).chain(order) {
+                        roster.insert(&all[i..=i]);
+                    }
+                    assert_eq!(roster.hash(), full.hash());
+                    let view = |r: &Roster| {
+                        r.members().map(|m| (m.device, m.role, m.grant)).collect::<Vec<_>>()
+                    };
+                    assert_eq!(view(&roster), view(&full));
+                    orders += 1;
+                }
+            }
+        }
+        assert_eq!(orders, 24);
+    }
+
+    #[test]
+    fn rank_bounds_what_may_be_granted() {
+        let mut roster = founded();
+        issue(&mut roster, &key(1), &key(2), Role::Admin);
+        issue(&mut roster, &key(2), &key(3), Role::Writer);
+        let refused = |issuer: u8, role| roster.grant(&key(issuer), grant(&key(9), role)).err();
+        assert_eq!(refused(1, Role::Owner), Some(BadStatement::Rank));
+        assert_eq!(refused(2, Role::Admin), Some(BadStatement::Rank));
+        assert_eq!(refused(3, Role::Reader), Some(BadStatement::Rank));
+        assert_eq!(refused(8, Role::Reader), Some(BadStatement::Unknown));
+    }
+
+    #[test]
+    fn a_forged_or_foreign_statement_is_refused() {
+        let mut roster = founded();
+        let mut other = Roster::found(&key(1), "home", "owner", [1; 16]).expect("valid");
+        let foreign = issue(&mut other, &key(1), &key(2), Role::Writer);
+        assert_eq!(roster.insert(&[foreign]).1, [BadStatement::Swarm]);
+
+        let genuine = roster.grant(&key(1), grant(&key(2), Role::Writer)).expect("may grant");
+        let mut sealed: Sealed = codec::decode(&genuine).expect("sealed");
+        sealed.sig = key(2).sign(Domain::Statement, &sealed.body);
+        let forged = Bytes(codec::encode(&sealed));
+        assert_eq!(roster.insert(&[forged]).1, [BadStatement::Signature]);
+        assert!(roster.member(&key(2).id()).is_none());
+    }
+
+    #[test]
+    fn a_path_alone_admits_its_device_elsewhere() {
+        let mut full = founded();
+        issue(&mut full, &key(1), &key(5), Role::Writer);
+        issue(&mut full, &key(1), &key(2), Role::Admin);
+        issue(&mut full, &key(2), &key(3), Role::Writer);
+        let mut roster = Roster::open(full.genesis_bytes()).expect("same genesis");
+        roster.insert(&full.path(&key(3).id()));
+        assert_eq!(roster.member(&key(3).id()).map(|m| m.role), Some(Role::Writer));
+    }
+}
