@@ -113,9 +113,77 @@ pub enum Command {
     /// List the other members, connected or not
     #[command(after_help = PEERS_HELP)]
     Peers,
+    /// List all members of the swarm, and who no longer is one
+    #[command(after_help = MEMBERS_HELP)]
+    Members,
+    /// Take a device out of the swarm, for ever
+    #[command(after_help = REVOKE_HELP)]
+    Revoke(Revoke),
+    /// Leave the swarm, for ever
+    #[command(after_help = LEAVE_HELP)]
+    Leave(Leave),
     /// Check everything stored here against what was signed
     #[command(after_help = SCRUB_HELP)]
     Scrub,
+}
+
+const MEMBERS_HELP: &str = "\
+DATA: what the device has written, as it counts here. LAST WRITE is by that
+device's own clock.
+
+Examples:
+  swarmkv members
+  swarmkv members --json";
+
+const REVOKE_HELP: &str = "\
+DEVICE is a label, or the first characters of an id (see: swarmkv members).
+
+What connected members have of the device is pulled first. What it wrote up to
+there stays; what it wrote later, and nobody here has, is lost to the swarm.
+Connected members turn it away at once, others as soon as they hear of it. It
+keeps its own copy, and whatever it has read; its key can never return. Only a
+higher rank revokes; among admins, the one who was admitted first.
+
+Without --yes it asks on a terminal, and elsewhere only says what it would do
+(exit code 2).
+
+Examples:
+  swarmkv revoke phone
+  swarmkv revoke phone --yes
+  swarmkv revoke awv7c3hq --yes --timeout 1m --json";
+
+/// See [`Command::Revoke`].
+#[derive(Debug, Args)]
+pub struct Revoke {
+    /// The device: its label, or the start of its id
+    pub device: String,
+    /// Do it without asking
+    #[arg(short, long)]
+    pub yes: bool,
+}
+
+const LEAVE_HELP: &str = "\
+What this device wrote stays with the swarm; its own copy stays readable here.
+The key can never return: to come back, join again from a new data directory.
+The owner cannot leave.
+
+It is refused while no connected member has everything that this device wrote,
+unless forced. Without --yes it asks on a terminal, and elsewhere only says what
+it would do (exit code 2).
+
+Examples:
+  swarmkv leave
+  swarmkv leave --yes";
+
+/// See [`Command::Leave`].
+#[derive(Debug, Args)]
+pub struct Leave {
+    /// Do it without asking
+    #[arg(short, long)]
+    pub yes: bool,
+    /// Leave even if what only this device has is lost
+    #[arg(long)]
+    pub force: bool,
 }
 
 const SCRUB_HELP: &str = "\

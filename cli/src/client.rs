@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use swarmkv_node::api::wire::{
-    GetAnswer, GetRequest, InviteAnswer, InviteRequest, ListAnswer, ListRequest, PeerInfo, Status,
-    WriteAnswer, WriteOp, WriteRequest,
+    GetAnswer, GetRequest, InviteAnswer, InviteRequest, ListAnswer, ListRequest, MemberInfo,
+    PeerInfo, RevokeAnswer, RevokeRequest, Status, WriteAnswer, WriteOp, WriteRequest,
 };
 use swarmkv_node::api::{Client, ClientError};
 
@@ -64,6 +64,19 @@ impl Peer {
     /// Makes a ticket.
     pub async fn invite(&mut self, request: &InviteRequest) -> Result<InviteAnswer, Failure> {
         in_time(self.timeout, self.client.invite(request), &self.data_dir).await
+    }
+
+    /// Asks for everybody who is or was a member.
+    pub async fn members(&mut self) -> Result<Vec<MemberInfo>, Failure> {
+        in_time(self.timeout, self.client.members(), &self.data_dir).await
+    }
+
+    /// Takes a device out, or says what that would do; the peer waits for others up to twice as long as
+    /// allowed.
+    pub async fn revoke(&mut self, mut request: RevokeRequest) -> Result<RevokeAnswer, Failure> {
+        request.timeout_ms = millis(self.timeout);
+        let limit = self.timeout.saturating_mul(2);
+        in_time(limit, self.client.revoke(&request), &self.data_dir).await
     }
 
     /// Asks how the peer is.

@@ -176,6 +176,7 @@ impl From<ApiError> for Failure {
         let kind = match error.kind {
             ErrorKind::Invalid => Kind::Usage,
             ErrorKind::NotAllowed => Kind::NotAllowed,
+            ErrorKind::NotFound => Kind::NotFound,
             ErrorKind::Condition => Kind::Condition,
             ErrorKind::CatchingUp | ErrorKind::Timeout => Kind::Timeout,
             ErrorKind::Busy | ErrorKind::Failed => Kind::Failed,
@@ -194,7 +195,7 @@ fn default_hint(kind: ErrorKind) -> Option<&'static str> {
         ErrorKind::Condition => Some("See what the key holds: swarmkv get --siblings KEY"),
         ErrorKind::Busy => Some("Try again."),
         ErrorKind::NotAllowed => Some("See this device's role: swarmkv status"),
-        ErrorKind::Invalid | ErrorKind::Failed => None,
+        ErrorKind::Invalid | ErrorKind::NotFound | ErrorKind::Failed => None,
     }
 }
 
@@ -238,6 +239,10 @@ impl From<JoinError> for Failure {
             JoinError::Ticket(_) => {
                 Self::usage(message).hint("Copy the whole line that `swarmkv invite` printed.")
             }
+            JoinError::Revoked => Self::new(Kind::NotAllowed, message).hint(
+                "A new key can join. Move this data directory away, or choose another with: \
+                 --data-dir DIR",
+            ),
             JoinError::Expired | JoinError::Used { .. } | JoinError::Unknown => {
                 Self::new(Kind::NotAllowed, message).hint(ASK)
             }

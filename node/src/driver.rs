@@ -18,14 +18,15 @@ use swarmkv_protocol::ticket::{Invite, JoinAnswer};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tracing::{debug, info, warn};
 
-use crate::api::wire::{PeerInfo, Status};
+use crate::api::wire::{MemberInfo, PeerInfo, Status};
 use crate::clock::{self, Clock};
 use crate::data_dir::DataDir;
-use crate::error::{InviteError, WriteError};
+use crate::error::{InviteError, RevokeError, WriteError};
 use crate::event::NodeEvent;
 use crate::network::{AskError, Command, Event, GossipToken, Network, Source, Transport, Verdict};
 use crate::ports;
 use crate::readers::ReadState;
+use crate::roll::{Target, labels};
 use crate::storage::{self, Disk, SyncDone, SyncThread};
 
 /// Inputs taken before outputs are carried out and the loop yields.
@@ -40,6 +41,12 @@ pub(crate) enum Request {
     Write(Vec<Change>, oneshot::Sender<Result<Vec<Version>, WriteError>>),
     Invite([u8; 16], Invite, oneshot::Sender<Result<(), InviteError>>),
     Status(oneshot::Sender<Status>),
+    Members(oneshot::Sender<Vec<MemberInfo>>),
+    /// Pull all that connected members have; answered when that is done.
+    PullAll(oneshot::Sender<()>),
+    /// How things stand with the device of this name.
+    Target(String, oneshot::Sender<Result<Target, RevokeError>>),
+    Revoke(DeviceId, oneshot::Sender<Result<(), RevokeError>>),
     Peers(oneshot::Sender<Vec<PeerInfo>>),
     /// Check everything stored now; answered when that has begun.
     Scrub(oneshot::Sender<()>),
@@ -82,7 +89,9 @@ pub(crate) struct Driver {
     events: broadcast::Sender<NodeEvent>,
     pub(crate) readers: watch::Sender<Arc<ReadState>>,
     listen_addrs: watch::Sender<Vec<String>>,
-    labels: Arc<BTreeMap<DeviceId, String>>,
+    pub(crate) labels: Arc<BTreeMap<DeviceId, String>>,
+    /// The members as of the last change.
+    pub(crate) known: BTreeSet<DeviceId>,
     sync: SyncThread,
     syncing: bool,
     dirty: bool,
@@ -96,13 +105,18 @@ pub(crate) struct Driver {
     answers: mpsc::UnboundedSender<(DeviceId, Result<Vec<u8>, AskError>)>,
     writes: BTreeMap<Token, oneshot::Sender<Result<Vec<Version>, WriteError>>>,
     invites: BTreeMap<Token, oneshot::Sender<Result<(), InviteError>>>,
+    revokes: BTreeMap<Token, oneshot::Sender<Result<(), RevokeError>>>,
+    /// Who waits until nothing is to be pulled any more.
+    pullers: Vec<oneshot::Sender<()>>,
+    /// When a device that was taken out stops looking for the others; until then it still tells them.
+    pub(crate) alone_at: Option<Instant>,
     gossip: BTreeMap<Token, GossipToken>,
     asked: BTreeMap<Token, oneshot::Sender<Vec<u8>>>,
     sessions: BTreeMap<SessionId, DeviceId>,
     tokens: u64,
     stop: Option<oneshot::Sender<()>>,
     shown_progress: Option<Instant>,
-    commands: VecDeque<Command>,
+    pub(crate) commands: VecDeque<Command>,
 }
 
 /// The channels that the loop listens on.
@@ -133,7 +147,9 @@ impl Driver {
         let (sync, synced) = SyncThread::start(disk.clone());
         let (answers_tx, answers) = mpsc::unbounded_channel();
         let labels = Arc::new(labels(&engine));
+        let known = engine.roster().members().map(|m| m.device).collect();
         let driver = Self {
+            known,
             engine,
             disk,
             identity,
@@ -156,6 +172,9 @@ impl Driver {
             answers: answers_tx,
             writes: BTreeMap::new(),
             invites: BTreeMap::new(),
+            revokes: BTreeMap::new(),
+            pullers: Vec::new(),
+            alone_at: None,
             gossip: BTreeMap::new(),
             asked: BTreeMap::new(),
             sessions: BTreeMap::new(),
@@ -230,7 +249,7 @@ impl Driver {
             while let Some(command) = self.commands.pop_front() {
                 self.network.send(command).await;
             }
-            self.show_progress();
+            self.look_around();
             if self.stop.is_some() && !self.syncing && !self.dirty {
                 return Ok(());
             }
@@ -247,7 +266,7 @@ impl Driver {
         Token(self.tokens)
     }
 
-    fn tell(&self, event: NodeEvent) {
+    pub(crate) fn tell(&self, event: NodeEvent) {
         let _ = self.events.send(event);
     }
 
@@ -286,6 +305,21 @@ impl Driver {
                 let token = self.token();
                 self.invites.insert(token, reply);
                 self.feed(Input::Invite { token, secret, invite })?;
+            }
+            Request::Members(reply) => {
+                let _ = reply.send(self.members());
+            }
+            Request::PullAll(reply) => {
+                self.feed(Input::PullAll)?;
+                self.pullers.push(reply);
+            }
+            Request::Target(name, reply) => {
+                let _ = reply.send(self.target(&name));
+            }
+            Request::Revoke(device, reply) => {
+                let token = self.token();
+                self.revokes.insert(token, reply);
+                self.feed(Input::Revoke { token, device })?;
             }
             Request::Status(reply) => {
                 let _ = reply.send(self.status());
@@ -489,6 +523,11 @@ impl Driver {
                     let _ = reply.send(result.map_err(invite_error));
                 }
             }
+            Output::Revoked(token, result) => {
+                if let Some(reply) = self.revokes.remove(&token) {
+                    let _ = reply.send(result.map_err(RevokeError::Refused));
+                }
+            }
             Output::MembersChanged => self.members_changed(),
             Output::Admitted { device, label, check_words } => {
                 info!(device = %device.short(), "admitted \"{label}\"");
@@ -528,12 +567,18 @@ impl Driver {
         });
     }
 
-    fn members_changed(&mut self) {
-        self.labels = Arc::new(labels(&self.engine));
-        let members = self.engine.roster().members().map(|m| m.device).collect();
-        self.commands.push_back(Command::SetMembers(members));
-        let state = self.readers.borrow().with_labels(Arc::clone(&self.labels));
-        self.readers.send_replace(Arc::new(state));
+    /// What is looked at after every round.
+    fn look_around(&mut self) {
+        self.show_progress();
+        if !self.pullers.is_empty() && !self.engine.pulling() {
+            for puller in std::mem::take(&mut self.pullers) {
+                let _ = puller.send(());
+            }
+        }
+        if self.alone_at.is_some_and(|at| at <= Instant::now()) {
+            self.alone_at = None;
+            self.commands.push_back(Command::SetMembers(BTreeSet::new()));
+        }
     }
 
     fn show_progress(&mut self) {
@@ -552,10 +597,6 @@ impl Driver {
             });
         }
     }
-}
-
-fn labels(engine: &Engine<Disk>) -> BTreeMap<DeviceId, String> {
-    engine.roster().members().map(|m| (m.device, m.label.clone())).collect()
 }
 
 pub(crate) fn source_word(source: Source) -> &'static str {

@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use swarmkv_protocol::id::Version;
+use swarmkv_protocol::io::RevokeRefused;
 use swarmkv_protocol::store::StoreError;
 use swarmkv_protocol::ticket::BadTicket;
 
@@ -90,6 +91,9 @@ pub enum JoinError {
         /// When that was.
         minutes_ago: u64,
     },
+    /// This device's key was revoked, or it left: that is for ever.
+    #[error("this device was taken out of the swarm, and its key can never return")]
+    Revoked,
     /// The inviting device does not know the ticket.
     #[error("the inviting device does not know this ticket")]
     Unknown,
@@ -110,6 +114,31 @@ pub enum StartError {
     /// An address cannot be listened on or makes no sense.
     #[error("network: {0}")]
     Network(String),
+}
+
+/// A device was not taken out.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RevokeError {
+    /// The core refuses.
+    #[error("{0}")]
+    Refused(RevokeRefused),
+    /// The name fits no member.
+    #[error("no member is called \"{0}\"")]
+    Unknown(String),
+    /// The name fits several members: their ids.
+    #[error("several members are called \"{name}\"")]
+    Ambiguous {
+        /// What was asked for.
+        name: String,
+        /// The ids of those that it fits.
+        ids: Vec<String>,
+    },
+    /// What only this device has would be lost if it left now.
+    #[error("no connected member has everything that this device wrote")]
+    NotSafe,
+    /// The peer has stopped.
+    #[error("the peer has stopped")]
+    Stopped,
 }
 
 /// A local write was not done. Nothing was written.

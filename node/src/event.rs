@@ -35,6 +35,18 @@ pub enum NodeEvent {
         /// The words that it shows, too.
         check_words: String,
     },
+    /// A member was taken out, or left.
+    Removed {
+        /// Its label.
+        device: String,
+        /// Label of whoever took it out; `None`: it left.
+        by: Option<String>,
+    },
+    /// This device was taken out, or left. Its copy stays readable.
+    Expelled {
+        /// Label of whoever took it out; `None`: it left.
+        by: Option<String>,
+    },
     /// A new replica's first catch-up goes on.
     CatchingUp {
         /// Label of the member pulled from.

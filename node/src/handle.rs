@@ -14,13 +14,17 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
 use crate::api::wire::{
-    Data, InviteAnswer, InviteRequest, ListAnswer, ListRequest, PeerInfo, Sibling, Status, WriteOp,
-    role_from_name,
+    Data, InviteAnswer, InviteRequest, ListAnswer, ListRequest, MemberInfo, PeerInfo, RevokeAnswer,
+    RevokeRequest, Sibling, Status, WriteOp, role_from_name,
 };
 use crate::clock;
 use crate::driver::Request;
-use crate::error::{InviteError, ReadError, WriteError};
+use crate::error::{InviteError, ReadError, RevokeError, WriteError};
 use crate::readers::ReadState;
+use crate::roll::Target;
+
+/// How often members are looked at while they are expected to confirm a revocation.
+const CONFIRM_EVERY: Duration = Duration::from_millis(50);
 
 /// Addresses in a ticket, at most.
 const TICKET_ADDRS: usize = 8;
@@ -207,6 +211,67 @@ impl Handle {
         };
         let role = role.to_string();
         Ok(InviteAnswer { ticket: ticket.to_text(), expires_at, role, addrs })
+    }
+
+    /// Everybody who is or was a member; `None` when the peer has stopped.
+    pub async fn members(&self) -> Option<Vec<MemberInfo>> {
+        let (reply, answer) = oneshot::channel();
+        self.requests.send(Request::Members(reply)).await.ok()?;
+        answer.await.ok()
+    }
+
+    /// Takes a device out of the swarm, for ever; or leaves, if it is this device. What connected members
+    /// have of it is pulled first: its logs end where this device has them then.
+    ///
+    /// # Errors
+    /// When this device may not, or no such member is known. Nothing was changed then.
+    pub async fn revoke(&self, request: RevokeRequest) -> Result<RevokeAnswer, RevokeError> {
+        let limit = Duration::from_millis(request.timeout_ms);
+        let (reply, answer) = oneshot::channel();
+        self.requests.send(Request::PullAll(reply)).await.map_err(|_| RevokeError::Stopped)?;
+        let pulled = timeout(limit, answer).await.is_ok();
+        let mut target = self.target(&request.device).await?;
+        let missing = target.missing;
+        if !request.preview {
+            let this = target.device == self.me;
+            if this && !request.force && target.info.slots > 0 && target.holders == 0 {
+                return Err(RevokeError::NotSafe);
+            }
+            let (reply, answer) = oneshot::channel();
+            let ask = Request::Revoke(target.device, reply);
+            self.requests.send(ask).await.map_err(|_| RevokeError::Stopped)?;
+            answer.await.map_err(|_| RevokeError::Stopped)??;
+            target = self.confirmed(&target.device.to_string(), this, limit).await?;
+        }
+        let Target { info, holders, connected, away, .. } = target;
+        Ok(RevokeAnswer { device: info, pulled, missing, holders, connected, away })
+    }
+
+    async fn target(&self, name: &str) -> Result<Target, RevokeError> {
+        let (reply, answer) = oneshot::channel();
+        let ask = Request::Target(name.to_owned(), reply);
+        self.requests.send(ask).await.map_err(|_| RevokeError::Stopped)?;
+        answer.await.map_err(|_| RevokeError::Stopped)?
+    }
+
+    /// Waits until every connected member holds what stays of a device, or, having left, until they
+    /// have all said goodbye.
+    async fn confirmed(
+        &self,
+        id: &str,
+        this: bool,
+        limit: Duration,
+    ) -> Result<Target, RevokeError> {
+        let began = tokio::time::Instant::now();
+        loop {
+            let target = self.target(id).await?;
+            let done =
+                if this { target.connected == 0 } else { target.holders == target.connected };
+            if done || began.elapsed() >= limit {
+                return Ok(target);
+            }
+            tokio::time::sleep(CONFIRM_EVERY).await;
+        }
     }
 
     /// How this peer is; `None` when it has stopped.

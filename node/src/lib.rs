@@ -31,13 +31,16 @@ pub mod network;
 mod node;
 mod ports;
 mod readers;
+mod roll;
 mod setup;
 mod status;
 mod storage;
 
 pub use config::Config;
 pub use data_dir::belongs_to;
-pub use error::{DirError, InitError, InviteError, JoinError, ReadError, StartError, WriteError};
+pub use error::{
+    DirError, InitError, InviteError, JoinError, ReadError, RevokeError, StartError, WriteError,
+};
 pub use event::NodeEvent;
 pub use handle::Handle;
 pub use network::stranger;

@@ -1,6 +1,6 @@
 //! Starting and stopping a peer.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use swarmkv_protocol::engine::Engine;
@@ -20,6 +20,7 @@ use crate::keystore;
 use crate::network::{Network, NetworkConfig};
 use crate::ports;
 use crate::readers::ReadState;
+use crate::roll::labels;
 use crate::storage::Disk;
 
 /// Requests that wait for the loop.
@@ -68,17 +69,19 @@ impl Node {
             dial: config.dial,
             known: disk.addresses(),
             mdns: config.mdns,
-            members: engine.roster().members().map(|m| m.device).collect(),
+            members: match engine.roster().member(&me) {
+                Some(_) => engine.roster().members().map(|m| m.device).collect(),
+                // Nobody talks to a device that was taken out.
+                None => BTreeSet::new(),
+            },
         };
         let network =
             Network::start(network).await.map_err(|e| StartError::Network(e.to_string()))?;
 
-        let labels = engine.roster().members().map(|m| (m.device, m.label.clone()));
-        let labels: BTreeMap<_, _> = labels.collect();
         let state = ReadState {
             snapshot: disk.durable(),
             heads: Arc::new(engine.heads()),
-            labels: Arc::new(labels),
+            labels: Arc::new(labels(&engine)),
             caught_up: engine.caught_up(),
             hash: engine.state_hash(),
         };

@@ -175,6 +175,7 @@ fn refused(refusal: Refusal) -> JoinError {
         Refusal::Invalid | Refusal::NotAMember => {
             JoinError::Answer("it makes no sense of the request".into())
         }
+        Refusal::Revoked(_) => JoinError::Revoked,
         Refusal::Unable => JoinError::Answer("it can admit nobody just now".into()),
     }
 }

@@ -6,6 +6,7 @@ use swarmkv_protocol::io::LogStatus;
 use crate::api::wire::{Counters, LogInfo, PeerInfo, Progress, Status};
 use crate::driver::{Driver, source_word, transport_word};
 use crate::network::peer_id_text;
+use crate::roll::standing;
 
 impl Driver {
     pub(crate) fn status(&self) -> Status {
@@ -30,6 +31,11 @@ impl Driver {
                 received: p.received,
                 planned: p.planned,
             }),
+            standing: standing(roster, &me).to_owned(),
+            revoked_by: roster
+                .revocation(&me)
+                .filter(|revoked| revoked.by != me)
+                .map(|revoked| self.label(&revoked.by)),
             listen: self.listening.iter().cloned().collect(),
             members: roster.members().count(),
             peers: self.peers().into_iter().filter(|peer| peer.connected).collect(),

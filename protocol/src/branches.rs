@@ -12,7 +12,7 @@ use std::ops::RangeInclusive;
 use crate::commit::{Header, VerifiedHeader};
 use crate::id::{Branch, DeviceId, Hash, LogId};
 use crate::io::Output;
-use crate::limits::{CHORE_SLOTS, MAX_BRANCHES, MAX_LOGS, MAX_LOGS_PER_AUTHOR};
+use crate::limits::{CHORE_SLOTS, MAX_BRANCHES, MAX_LOGS};
 use crate::log::{Chore, Log, Standing};
 use crate::plant::{self, Plant};
 use crate::replica::{Replica, proves};
@@ -56,7 +56,8 @@ impl<S: Store> Replica<S> {
     pub(crate) fn visible(&self, branch: &Branch) -> u64 {
         match self.logs.get(branch) {
             Some(log) if log.shown() => {
-                let lags = !log.at_cut() && self.branches(branch.log).any(|b| b.remains().is_some());
+                let lags =
+                    !log.at_cut() && self.branches(branch.log).any(|b| b.remains().is_some());
                 if lags { 0 } else { log.seq() }
             }
             Some(log) if !self.branches(branch.log).any(Log::at_cut) => log.remains().unwrap_or(0),
@@ -151,7 +152,7 @@ impl<S: Store> Replica<S> {
         let count = self.doubts.entry(id.log).or_default();
         *count += 1;
         let whole = !linked || *count > 1;
-        if whole && self.fetching(id.log).is_none() && self.has_room_for(id.log) {
+        if whole && self.fetching(id.log).is_none() && self.logs.len() < MAX_LOGS {
             let branch = self.fresh_branch(id.log);
             self.logs.insert(branch, Log::new(branch));
         }
@@ -169,6 +170,9 @@ impl<S: Store> Replica<S> {
     /// Unless it is ours that is wrong, which a look at what is stored will tell.
     pub(crate) fn freeze(&mut self, branch: Log, header: Hash) {
         let id = branch.id;
+        if !self.logs.contains_key(&id) && !self.make_room(id.log) {
+            return;
+        }
         let log = self.logs.entry(id).or_insert(branch);
         if log.frozen != Some(header) {
             log.frozen = Some(header);
@@ -273,14 +277,6 @@ impl<S: Store> Replica<S> {
                 self.persist(vec![write]);
             }
         }
-    }
-
-    /// Whether one branch more of this log's author can be followed.
-    pub(crate) fn has_room_for(&self, log: LogId) -> bool {
-        let first = LogId { epoch: 0, shard: 0, ..log };
-        let last = LogId { epoch: u32::MAX, shard: u16::MAX, ..log };
-        let theirs = self.logs.range(*all(first).start()..=*all(last).end()).count();
-        self.logs.len() < MAX_LOGS && theirs < MAX_LOGS_PER_AUTHOR
     }
 
     /// Whether another history of a log, with this head, would be kept.

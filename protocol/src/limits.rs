@@ -48,8 +48,10 @@ pub const CHORE_SLOTS: usize = 1024;
 
 /// Logs that a replica follows.
 pub const MAX_LOGS: usize = 8192;
-/// Of which one author may have this many, all branches counted.
-pub const MAX_LOGS_PER_AUTHOR: usize = 512;
+/// Of which one author may have this many; of more, those with the least ids are kept.
+pub const MAX_LOGS_PER_AUTHOR: usize = 256;
+/// Logs of one author of which nothing is proven yet.
+pub const MAX_UNPROVEN_LOGS: usize = 32;
 /// Histories kept of a log that its author forked.
 pub const MAX_BRANCHES: usize = 8;
 /// Statements in a roster that count.

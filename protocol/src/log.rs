@@ -285,10 +285,12 @@ impl Log {
 
     /// What this branch says in a digest; nothing if it does not count.
     pub(crate) fn entry(&self) -> Option<Entry> {
-        if !self.shown() && !self.fetching() {
-            return None;
-        }
-        Some(Entry {
+        (self.shown() || self.fetching()).then(|| self.head_entry())
+    }
+
+    /// How far this branch goes, whether it counts or not.
+    pub(crate) fn head_entry(&self) -> Entry {
+        Entry {
             log: self.id.log,
             seq: self.seq(),
             head: match &self.head {
@@ -297,7 +299,7 @@ impl Log {
             },
             staged: self.staged.as_ref().map_or(0, |staged| staged.upto),
             refused: self.frozen.map(|hash| hash.short8()),
-        })
+        }
     }
 
     /// Ranges given up after the header at `base`.

@@ -4,15 +4,17 @@
 //! them as it was there, proven by the header at the cut: who is behind goes on up to it, who went
 //! beyond fetches that state afresh and meanwhile shows what it holds at or below.
 
+use std::collections::BTreeSet;
+
 use crate::branches;
 use crate::codec::Bytes;
 use crate::commit::{Header, VerifiedHeader};
-use crate::id::{DeviceId, LogId};
+use crate::id::{Branch, DeviceId, LogId};
 use crate::io::{Output, RevokeRefused, Token};
-use crate::limits::{MAX_CUTS, MAX_REVOKE};
+use crate::limits::{MAX_CUTS, MAX_LOGS, MAX_LOGS_PER_AUTHOR, MAX_REVOKE, MAX_UNPROVEN_LOGS};
 use crate::log::{Chore, Log, Standing};
 use crate::replica::Replica;
-use crate::roster::{Extent, Role};
+use crate::roster::Extent;
 use crate::store::Store;
 
 impl<S: Store> Replica<S> {
@@ -58,6 +60,11 @@ impl<S: Store> Replica<S> {
         }
     }
 
+    /// How far a log counts at this replica: its own logs do whatever becomes of it.
+    pub(crate) fn extent(&self, log: LogId) -> Extent {
+        if log.author == self.me { Extent::Open } else { self.roster.extent(&log) }
+    }
+
     /// Once a log is here as it was when a revocation ended it, its other histories go.
     pub(crate) fn resolve_cut(&mut self, log: LogId) {
         if !self.at_cut(log) {
@@ -73,6 +80,47 @@ impl<S: Store> Replica<S> {
         self.persist(writes);
     }
 
+    /// Whether a log can be followed that is not here yet. An author that opens more logs than anybody
+    /// honest loses those with the greatest ids, so that all replicas keep the same.
+    pub(crate) fn make_room(&mut self, log: LogId) -> bool {
+        let first = Branch::from(LogId { epoch: 0, shard: 0, ..log });
+        let last =
+            Branch { number: u16::MAX, ..LogId { epoch: u32::MAX, shard: u16::MAX, ..log }.into() };
+        let theirs = || self.logs.range(first..=last).map(|(_, branch)| branch);
+        let proven = |branch: &&Log| branch.head.is_some() && branch.chore != Chore::Drop;
+        let kept: BTreeSet<LogId> = theirs().filter(proven).map(|branch| branch.id.log).collect();
+        if self.logs.len() >= MAX_LOGS {
+            return false;
+        }
+        if kept.contains(&log) || log.author == self.me {
+            return true;
+        }
+        let idle = |branch: &&Log| {
+            let busy = branch.chore == Chore::Drop || self.receiving.contains_key(&branch.id);
+            branch.head.is_none() && !busy
+        };
+        let unproven: Vec<Branch> = theirs().filter(idle).map(|branch| branch.id).collect();
+        let crowded = unproven.len() >= MAX_UNPROVEN_LOGS;
+        let worst = unproven.last().filter(|_| crowded).map(|branch| branch.log);
+        self.evict(worst);
+        let greatest = kept.last().filter(|_| kept.len() >= MAX_LOGS_PER_AUTHOR).copied();
+        if greatest.is_some_and(|greatest| log > greatest) {
+            return false;
+        }
+        self.evict(greatest);
+        true
+    }
+
+    fn evict(&mut self, log: Option<LogId>) {
+        let mut writes = Vec::new();
+        let Some(log) = log else { return };
+        for (_, branch) in self.logs.range_mut(branches::all(log)) {
+            branch.give_up();
+            writes.push(branch.write());
+        }
+        self.persist(writes);
+    }
+
     /// Whether a log with this header would take its author over the quota of the grant that it cites:
     /// all logs under that grant count together.
     pub(crate) fn over_quota(&self, header: &Header) -> bool {
@@ -80,9 +128,9 @@ impl<S: Store> Replica<S> {
             return false;
         };
         let heads = self.logs.values().filter_map(|log| log.head.as_ref());
-        let others = heads.map(VerifiedHeader::header).filter(|other| {
-            other.grant == header.grant && other.log != header.log
-        });
+        let others = heads
+            .map(VerifiedHeader::header)
+            .filter(|other| other.grant == header.grant && other.log != header.log);
         let others = others.map(|other| other.live_bytes).fold(0, u64::saturating_add);
         others.saturating_add(header.live_bytes) > max
     }
@@ -94,13 +142,14 @@ impl<S: Store> Replica<S> {
     }
 
     fn try_revoke(&mut self, device: DeviceId) -> Result<(), RevokeRefused> {
-        if self.roster.revocation(&device).is_some() {
+        // If nobody is left who has what stays of it, it can be cut once more, where it is here.
+        if self.roster.revocation(&device).is_some() && !self.lacks_cut(device) {
             return Err(RevokeRefused::Already);
         }
-        let Some(target) = self.roster.member(&device) else {
+        if self.roster.label(&device).is_none() {
             return Err(RevokeRefused::Unknown);
-        };
-        if target.role == Role::Owner {
+        }
+        if self.roster.genesis().owner == device {
             return Err(RevokeRefused::Owner);
         }
         if !self.roster.may_revoke(&self.me, &device) {
@@ -111,6 +160,12 @@ impl<S: Store> Replica<S> {
         let statement = statement.map_err(|_| RevokeRefused::NotAllowed)?;
         let taken = self.take_statements(&[statement], true).unwrap_or(0);
         if taken == 0 { Err(RevokeRefused::Full) } else { Ok(()) }
+    }
+
+    /// Whether some log of a revoked device is not here as it was at its end.
+    pub(crate) fn lacks_cut(&self, device: DeviceId) -> bool {
+        let revoked = self.roster.revocation(&device);
+        revoked.is_some_and(|revoked| revoked.cuts().any(|(log, _)| !self.at_cut(*log)))
     }
 
     /// The header at which each log of a device ends here: of a forked log its longest history, of too

@@ -177,7 +177,11 @@ impl<S: Store> Replica<S> {
     }
 
     pub(crate) fn state_hash(&self) -> Hash {
-        digest::state_hash(&self.roster.hash(), self.entries().iter())
+        // What lies beyond a log's end and cannot be replaced yet is offered to nobody, but it is shown
+        // in part: two replicas that show different parts are not equal.
+        let beyond = self.logs.values().filter(|log| log.remains().is_some()).map(Log::head_entry);
+        let entries: Vec<Entry> = self.entries().into_iter().chain(beyond).collect();
+        digest::state_hash(&self.roster.hash(), entries.iter())
     }
 
     pub(crate) fn heads(&self) -> BTreeMap<Branch, u64> {
@@ -342,9 +346,9 @@ impl<S: Store> Replica<S> {
             self.held.push(commit);
             return Ok(gap);
         };
-        let branch = match self.logs.get(&branch) {
-            Some(branch) => branch.clone(),
-            None if !self.has_room_for(log) => return Ok(Taken::Settled),
+        let branch = match self.logs.get(&branch).cloned() {
+            Some(branch) => branch,
+            None if !self.make_room(log) => return Ok(Taken::Settled),
             None => Log::new(branch),
         };
         if branch.unsettled() {
@@ -390,6 +394,7 @@ impl<S: Store> Replica<S> {
         change: crate::log::Change,
     ) {
         let header = commit.header().header().clone();
+        log.extent = self.extent(log.id.log);
         log.totals = change.totals;
         log.scrubbed = change.scrubbed;
         log.frozen = None;

@@ -52,8 +52,44 @@ impl World {
             let n = self.rng.index(self.nodes.len());
             self.nodes[n].asleep_until = self.time + self.rng.range(1_000, 40_000);
         }
+        if self.plan.revocations && self.rng.percent(3) {
+            self.revoke()?;
+        }
         if let Some(rogue) = self.plan.rogue {
             crate::rogue::act(self, rogue);
+        }
+        Ok(())
+    }
+
+    /// Somebody takes somebody out, or leaves.
+    fn revoke(&mut self) -> Result<(), String> {
+        let issuer = self.rng.index(self.nodes.len());
+        let leaves = self.rng.percent(20);
+        let target = if leaves { issuer } else { self.rng.index(self.nodes.len()) };
+        let device = self.nodes[target].id;
+        // A rogue's replica may be the only one with the state at its cut, and then be gone.
+        let Some(engine) = self.nodes[issuer].engine.as_ref().filter(|_| self.honest(issuer))
+        else {
+            return Ok(());
+        };
+        let may = engine.roster().may_revoke(&self.nodes[issuer].id, &device)
+            && engine.roster().member(&device).is_some();
+        if !may || (self.outcasts.len() + 1) * 2 > self.nodes.len() {
+            return Ok(());
+        }
+        self.outcasts.insert(target);
+        let token = self.token();
+        self.input(issuer, Input::Revoke { token, device })
+    }
+
+    /// Whoever had the state at a cut is gone with it: the owner ends those logs where it has them.
+    pub fn cut_again(&mut self) -> Result<(), String> {
+        let Some(owner) = self.nodes[0].engine.as_ref() else { return Ok(()) };
+        let revoked = owner.roster().revoked().map(|(device, ..)| *device);
+        let lacking: Vec<_> = revoked.filter(|device| owner.lacks_cut(device)).collect();
+        for device in lacking {
+            let token = self.token();
+            self.input(0, Input::Revoke { token, device })?;
         }
         Ok(())
     }

@@ -54,7 +54,8 @@ fn course(plan: Plan) -> Result<Outcome, String> {
         return Err(format!("converged: not for long: {lack}"));
     }
     invariants::converged::rests(&world, &pulls, REST_S)?;
-    for n in (0..world.nodes.len()).filter(|n| world.honest(*n)) {
+    for n in (0..world.nodes.len()).filter(|n| world.honest(*n) && world.belongs(*n)) {
+        invariants::cut::holds(&world, n)?;
         let live = invariants::live_sets(&world, n)?;
         invariants::acknowledged::holds(&world, n, &live)?;
         invariants::deleted::holds(&world, n, &live)?;
@@ -82,6 +83,9 @@ fn heal(world: &mut World, from: u64) -> Result<u64, String> {
         let Some(lack) = invariants::converged::lacking(world) else {
             return Ok(world.time - from);
         };
+        if world.time > from + HEAL_MS / 3 {
+            world.cut_again()?;
+        }
         if world.time > from + HEAL_MS {
             return Err(format!("converged: not after {HEAL_MS} ms: {lack}"));
         }

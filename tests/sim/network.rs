@@ -99,6 +99,14 @@ impl World {
             let known = self.nodes[node].engine.as_ref().is_some_and(member);
             if known && self.nodes[node].told.insert(peer) {
                 self.input(node, Input::Connected(id))?;
+            } else if !known && self.nodes[node].told.remove(&peer) {
+                let link = self.links.get(&pair(node, peer)).copied();
+                for s in 0..self.sessions.len() {
+                    if Some(self.sessions[s].link) == link && !self.sessions[s].cut {
+                        self.cut(s);
+                    }
+                }
+                self.input(node, Input::Disconnected(id))?;
             }
         }
         Ok(())
@@ -169,7 +177,8 @@ impl World {
         from: usize,
         bytes: Rc<[u8]>,
     ) -> Result<(), String> {
-        if self.nodes[to].engine.is_none() {
+        // Strangers have no gossip stream.
+        if self.nodes[to].engine.is_none() || !self.nodes[to].told.contains(&from) {
             return Ok(());
         }
         let id = crypto::hash(Domain::Content, &[&bytes]);

@@ -52,6 +52,8 @@ pub struct Plan {
     pub rogue: Option<usize>,
     pub rogue_stays: bool,
     pub late_joiner: bool,
+    /// Members take each other out, and leave; there are admins besides the owner.
+    pub revocations: bool,
     pub writes_every: u64,
     pub keys: u64,
     pub chaos_ms: u64,
@@ -85,6 +87,7 @@ impl Plan {
             rogue,
             rogue_stays: rng.percent(50),
             late_joiner: nodes > 2 && rng.percent(50),
+            revocations: false,
             writes_every: rng.range(40, 600),
             keys: rng.range(3, 30),
             chaos_ms: rng.range(20_000, 90_000),
@@ -92,13 +95,16 @@ impl Plan {
         };
         // Where a disk rots, another is not put back to an older state: one of them has to have it.
         plan.rot = !calm && !plan.restores && rng.percent(30);
+        // The state at a cut may be on one disk only.
+        plan.revocations = nodes > 3 && !plan.restores && !plan.rot && rng.percent(40);
         plan
     }
 
     /// A seed with a fault planted, and with the troubles in which that fault matters.
     pub fn planted(seed: u64, plant: Plant) -> Self {
         let plan = Self::from_seed(seed);
-        let plan = Self { plant, rogue: None, rot: false, restores: false, ..plan };
+        let plan =
+            Self { plant, rogue: None, rot: false, restores: false, revocations: false, ..plan };
         let rogue = Self { nodes: 5, rogue: Some(4), rogue_stays: false, ..plan.clone() };
         match plant {
             Plant::SendBeforeSync | Plant::ForgetSynced => Self { kills: true, ..plan },
@@ -112,6 +118,7 @@ impl Plan {
                 let unnoticed = plant != Plant::Core(Fault::ReuseEpoch);
                 Self { kills: true, restores: true, unnoticed, nodes: 5, ..plan }
             }
+            Plant::Core(Fault::IgnoreCut) => Self { nodes: 5, revocations: true, ..plan },
             Plant::Core(Fault::ScrubOff | Fault::ShowAside) => Self { rot: true, ..plan },
             _ => plan,
         }
@@ -125,6 +132,7 @@ impl Plan {
         Self {
             nodes: 5,
             rogue: None,
+            revocations: false,
             writes_every: 500,
             loss: 10,
             kills,

@@ -65,6 +65,7 @@ const SUITE: &[(Plant, &[&str])] = &[
     (Plant::Core(Fault::ShowStaged), &["whole", "signed", "same", "order"]),
     (Plant::Core(Fault::SkipSignature), &["signed", "whole", "same", "converged"]),
     (Plant::Core(Fault::NeverRepair), &["converged"]),
+    (Plant::Core(Fault::IgnoreCut), &["cut", "converged"]),
     (Plant::Core(Fault::DropTombstones), &["whole", "deleted"]),
 ];
 

@@ -63,6 +63,8 @@ pub struct World {
     pub next_link: u64,
     /// Logs that an honest author may have forked, for it did not notice that its disk is an old one.
     pub forked: BTreeSet<LogId>,
+    /// Nodes that somebody has revoked, whether it counted in the end or not.
+    pub outcasts: BTreeSet<usize>,
     /// What was shown of forked logs when the faults ended.
     pub kept: Vec<invariants::kept::Kept>,
     pub replay: Vec<Rc<[u8]>>,
@@ -91,6 +93,7 @@ impl World {
             invites: BTreeMap::new(),
             next_link: 0,
             forked: BTreeSet::new(),
+            outcasts: BTreeSet::new(),
             kept: Vec::new(),
             replay: Vec::new(),
             events: 0,
@@ -110,7 +113,12 @@ impl World {
             if Some(n) == late {
                 continue;
             }
-            let role = if self.plan.reader && n == 2 { Role::Reader } else { Role::Writer };
+            let role = match n {
+                2 if self.plan.reader => Role::Reader,
+                _ if self.plan.revocations && n > 2 && n % 2 == 1 => Role::Admin,
+                _ if self.plan.revocations && Some(n) == self.plan.rogue => Role::Admin,
+                _ => Role::Writer,
+            };
             let grant = Grant {
                 device: self.nodes[n].id,
                 label: format!("node {n}"),
@@ -162,7 +170,7 @@ impl World {
     pub fn start(&mut self, n: usize, fresh_epoch: bool) -> Result<(), String> {
         let entropy = self.rng.next();
         self.nodes[n].start(entropy, fresh_epoch)?;
-        invariants::order::holds_over_a_restart(&self.nodes[n])?;
+        invariants::order::holds_over_a_restart(self, n)?;
         let pause = self.rng.below(2 * self.plan.writes_every);
         self.agenda.at(self.time + pause, Event::Load(n));
         self.drain(n)
@@ -177,7 +185,29 @@ impl World {
     }
 
     pub fn honest_author(&self, log: &LogId) -> bool {
-        !self.forked.contains(log) && self.index(&log.author).is_some_and(|n| self.honest(n))
+        !self.forked.contains(log)
+            && self
+                .index(&log.author)
+                .is_some_and(|n| self.honest(n) && !self.outcasts.contains(&n))
+    }
+
+    pub fn outcast_author(&self, log: &LogId) -> bool {
+        self.index(&log.author).is_some_and(|n| self.outcasts.contains(&n))
+    }
+
+    /// Whether a rogue has opened so many logs that a replica drops some.
+    pub fn crowded(&self, n: usize, log: &LogId) -> bool {
+        use swarmkv_protocol::limits::MAX_LOGS_PER_AUTHOR;
+        let same = |other: &&swarmkv_protocol::id::Branch| other.log.author == log.author;
+        let engine = self.nodes[n].engine.as_ref();
+        let heads = engine.map_or(0, |e| e.heads().keys().filter(same).count());
+        heads + 1 >= MAX_LOGS_PER_AUTHOR && self.index(&log.author) == self.plan.rogue
+    }
+
+    /// Whether a node is to take part in the end: the owner's roster tells.
+    pub fn belongs(&self, n: usize) -> bool {
+        let owner = self.nodes[0].engine.as_ref();
+        owner.is_none_or(|e| e.roster().revocation(&self.nodes[n].id).is_none())
     }
 
     pub fn token(&mut self) -> Token {
@@ -406,7 +436,7 @@ impl World {
                 self.nodes[n].shown.extend(heads);
             }
             Output::MembersChanged => self.tell_members(n)?,
-            Output::Admitted { .. } => {}
+            Output::Admitted { .. } | Output::Revoked(..) => {}
         }
         Ok(())
     }

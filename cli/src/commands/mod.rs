@@ -8,8 +8,10 @@ mod init;
 mod invite;
 mod join;
 mod ls;
+mod members;
 mod peers;
 mod put;
+mod revoke;
 mod scrub;
 mod status;
 mod up;
@@ -37,6 +39,9 @@ pub async fn run(command: Command, settings: &Settings, out: Output) -> Result<(
         Command::Ls(args) => ls::run(args, settings, out).await,
         Command::Import(args) => import::run(args, settings, out).await,
         Command::Status => status::run(settings, out).await,
+        Command::Members => members::run(settings, out).await,
+        Command::Revoke(args) => revoke::revoke(args, settings, out).await,
+        Command::Leave(args) => revoke::leave(args, settings, out).await,
         Command::Peers => peers::run(settings, out).await,
         Command::Scrub => scrub::run(settings, out).await,
     }

@@ -62,6 +62,21 @@ fn facts(status: &Status) -> Vec<(&'static str, String)> {
         ),
         ("place", status.data_dir.clone()),
     ];
+    match (status.standing.as_str(), &status.revoked_by) {
+        ("revoked", by) => {
+            let by = by.as_deref().unwrap_or("another member");
+            facts.insert(2, ("trouble", format!(
+                "\"{}\" took this device out of the swarm: its copy stays readable, nothing is sent \
+                 or received",
+                clean(by)
+            )));
+        }
+        ("left", _) => facts.insert(
+            2,
+            ("trouble", "this device has left the swarm: its copy stays readable".to_owned()),
+        ),
+        _ => {}
+    }
     facts.extend(status.listen.iter().map(|addr| ("listens", addr.clone())));
     let mut troubles: Vec<String> = status.logs.iter().filter_map(trouble).collect();
     troubles.dedup();

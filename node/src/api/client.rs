@@ -14,7 +14,7 @@ use tokio::net::UnixStream;
 use super::socket;
 use super::wire::{
     ApiError, GetAnswer, GetRequest, InviteAnswer, InviteRequest, ListAnswer, ListRequest,
-    PeerInfo, Status, WriteAnswer, WriteRequest,
+    MemberInfo, PeerInfo, RevokeAnswer, RevokeRequest, Status, WriteAnswer, WriteRequest,
 };
 
 /// Why a request could not be made or failed.
@@ -80,6 +80,22 @@ impl Client {
     /// When the peer refuses, or cannot be reached.
     pub async fn invite(&mut self, request: &InviteRequest) -> Result<InviteAnswer, ClientError> {
         self.post("/v1/invite", request).await
+    }
+
+    /// Asks for everybody who is or was a member.
+    ///
+    /// # Errors
+    /// When the peer cannot be reached.
+    pub async fn members(&mut self) -> Result<Vec<MemberInfo>, ClientError> {
+        self.call(Method::GET, "/v1/members", Vec::new()).await
+    }
+
+    /// Takes a device out, or says what that would do.
+    ///
+    /// # Errors
+    /// When the peer refuses, or cannot be reached.
+    pub async fn revoke(&mut self, request: &RevokeRequest) -> Result<RevokeAnswer, ClientError> {
+        self.post("/v1/revoke", request).await
     }
 
     /// Asks how the peer is.

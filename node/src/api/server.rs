@@ -9,13 +9,15 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use swarmkv_protocol::id::Version;
+use swarmkv_protocol::io::RevokeRefused;
 
 use super::socket::Listening;
 use super::wire::{
     ApiError, ErrorKind, GetAnswer, GetRequest, InviteAnswer, InviteRequest, ListAnswer,
-    ListRequest, PeerInfo, Status, WriteAnswer, WriteRequest,
+    ListRequest, MemberInfo, PeerInfo, RevokeAnswer, RevokeRequest, Status, WriteAnswer,
+    WriteRequest,
 };
-use crate::error::{InviteError, ReadError, WriteError};
+use crate::error::{InviteError, ReadError, RevokeError, WriteError};
 use crate::handle::Handle;
 
 /// Largest request: a transaction of 8 MiB, every byte of it a JSON escape, and what is around it.
@@ -31,6 +33,8 @@ pub(crate) async fn serve(mut socket: Listening, handle: Handle) {
         .route("/v1/get", post(get_key))
         .route("/v1/list", post(list))
         .route("/v1/invite", post(invite))
+        .route("/v1/members", get(members))
+        .route("/v1/revoke", post(revoke))
         .route("/v1/status", get(status))
         .route("/v1/peers", get(peers))
         .route("/v1/scrub", post(scrub))
@@ -44,6 +48,7 @@ impl IntoResponse for ApiError {
         let status = match self.kind {
             ErrorKind::Invalid => StatusCode::BAD_REQUEST,
             ErrorKind::NotAllowed => StatusCode::FORBIDDEN,
+            ErrorKind::NotFound => StatusCode::NOT_FOUND,
             ErrorKind::Condition => StatusCode::PRECONDITION_FAILED,
             ErrorKind::CatchingUp | ErrorKind::Busy => StatusCode::SERVICE_UNAVAILABLE,
             ErrorKind::Timeout => StatusCode::REQUEST_TIMEOUT,
@@ -95,6 +100,17 @@ async fn invite(
     request: Body<InviteRequest>,
 ) -> Answer<InviteAnswer> {
     Ok(Json(handle.invite(body(request)?).await?))
+}
+
+async fn members(State(handle): State<Handle>) -> Answer<Vec<MemberInfo>> {
+    handle.members().await.map(Json).ok_or_else(stopped)
+}
+
+async fn revoke(
+    State(handle): State<Handle>,
+    request: Body<RevokeRequest>,
+) -> Answer<RevokeAnswer> {
+    Ok(Json(handle.revoke(body(request)?).await?))
 }
 
 fn stopped() -> ApiError {
@@ -151,6 +167,30 @@ impl From<ReadError> for ApiError {
             ReadError::NoSuchVersion => Self::new(ErrorKind::Invalid, text),
             ReadError::Store(_) => Self::new(ErrorKind::Failed, text),
             ReadError::Stopped => stopped(),
+        }
+    }
+}
+
+impl From<RevokeError> for ApiError {
+    fn from(e: RevokeError) -> Self {
+        const SEE: &str = "see who is a member with: swarmkv members";
+        let text = e.to_string();
+        match e {
+            RevokeError::Refused(RevokeRefused::Unknown) | RevokeError::Unknown(_) => {
+                Self::new(ErrorKind::NotFound, text).hint(SEE)
+            }
+            RevokeError::Refused(RevokeRefused::Already) => {
+                Self::new(ErrorKind::Condition, text).hint(SEE)
+            }
+            RevokeError::Refused(_) => Self::new(ErrorKind::NotAllowed, text).hint(SEE),
+            RevokeError::Ambiguous { ids, .. } => {
+                let ids: Vec<String> = ids.iter().map(|id| id.chars().take(10).collect()).collect();
+                let hint = format!("give the start of an id: {}", ids.join(", "));
+                Self::new(ErrorKind::Invalid, text).hint(hint)
+            }
+            RevokeError::NotSafe => Self::new(ErrorKind::Condition, text)
+                .hint("connect to one first (swarmkv peers), or give it up with: --force"),
+            RevokeError::Stopped => stopped(),
         }
     }
 }

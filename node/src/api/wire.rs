@@ -252,6 +252,10 @@ pub struct Status {
     pub progress: Option<Progress>,
     /// Addresses that this peer listens on.
     pub listen: Vec<String>,
+    /// `member`, `revoked` or `left`.
+    pub standing: String,
+    /// Label of whoever revoked this device.
+    pub revoked_by: Option<String>,
     /// Members of the swarm, this device counted.
     pub members: usize,
     /// Connected members.
@@ -308,6 +312,70 @@ pub struct PeerInfo {
     pub ahead: u64,
     /// Milliseconds since both were last seen equal.
     pub equal_ms_ago: Option<u64>,
+}
+
+/// A device that is or was a member.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberInfo {
+    /// Its label.
+    pub device: String,
+    /// Its id.
+    pub device_id: String,
+    /// `member`, `revoked`, or `left`.
+    pub standing: String,
+    /// Its role, or what it was.
+    pub role: String,
+    /// Whether it is this device.
+    pub this: bool,
+    /// Whether it is connected.
+    pub connected: bool,
+    /// Keys that it may write begin with this.
+    pub prefix: Data,
+    /// Bytes of live operations that it may hold.
+    pub quota: Option<u64>,
+    /// Its live operations here: values, tombstones and values hidden by newer ones.
+    pub slots: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Stamp of its last write here, in Unix milliseconds.
+    pub last_write: Option<u64>,
+    /// Label of whoever admitted it; `None`: it made the swarm.
+    pub admitted_by: Option<String>,
+    /// Label of whoever revoked it.
+    pub revoked_by: Option<String>,
+}
+
+/// Asks for a device to be taken out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RevokeRequest {
+    /// A label, or any unambiguous start of an id; empty: this device itself.
+    pub device: String,
+    /// Only pull what others have, and say what would become of it.
+    #[serde(default)]
+    pub preview: bool,
+    /// Leave even if no connected member has everything that this device wrote.
+    #[serde(default)]
+    pub force: bool,
+    /// How long to wait for what others have, and then for them to confirm, in milliseconds each.
+    pub timeout_ms: u64,
+}
+
+/// What taking a device out does, or would do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RevokeAnswer {
+    /// The device.
+    pub device: MemberInfo,
+    /// Whether everything that connected members have of it was pulled first.
+    pub pulled: bool,
+    /// Operations of it that connected members told of and that did not arrive: they are lost.
+    pub missing: u64,
+    /// Connected members that hold its logs exactly as they stay.
+    pub holders: usize,
+    /// Connected members, the device itself not counted.
+    pub connected: usize,
+    /// Labels of members that are not connected: they learn of it later.
+    pub away: Vec<String>,
 }
 
 /// One log.
@@ -367,6 +435,8 @@ pub enum ErrorKind {
     Invalid,
     /// This device is not allowed to do that.
     NotAllowed,
+    /// There is no such device.
+    NotFound,
     /// A condition was not met; nothing was written.
     Condition,
     /// This replica has never been whole: it would answer half a truth.

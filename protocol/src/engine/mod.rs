@@ -215,6 +215,9 @@ impl<S: Store> Engine<S> {
     }
 
     fn stranger(&mut self, now: Now, peer: DeviceId) {
+        if self.replica.roster.revocation(&self.replica.me).is_some() {
+            return;
+        }
         self.introduced.retain(|_, until| *until > now.mono);
         if let btree_map::Entry::Vacant(place) = self.introduced.entry(peer) {
             place.insert(now.mono + INTRODUCE_EVERY_MS);
@@ -269,8 +272,10 @@ impl<S: Store> Engine<S> {
         let (mut writes, left) = log.tidy(CHORE_SLOTS, &self.replica.store)?;
         let gone = writes.contains(&Write::RemoveLog { branch: id });
         if gone {
-            self.replica.logs.remove(&id);
-            writes.extend(self.replica.keep_number(id));
+            let held = self.replica.logs.remove(&id).is_some_and(|log| log.head.is_some());
+            if held {
+                writes.extend(self.replica.keep_number(id));
+            }
         } else if let Some(log) = self.replica.logs.get_mut(&id) {
             log.chore = left;
             writes.push(log.write());
@@ -464,7 +469,28 @@ impl<S: Store> Engine<S> {
                 heard.clone().any(|entry| (entry.seq, entry.head) == (*seq, *head))
             })
         };
-        (self.peers.values().filter(holds).count(), self.peers.len())
+        let others = || self.peers.iter().filter(|(id, _)| *id != device).map(|(_, peer)| peer);
+        (others().filter(holds).count(), others().count())
+    }
+
+    /// Whether some log of a revoked device is not here as it was at its end. Should nobody who has it
+    /// ever come back, the device can be revoked once more: its logs end where they are here then.
+    #[must_use]
+    pub fn lacks_cut(&self, device: &DeviceId) -> bool {
+        self.replica.lacks_cut(*device)
+    }
+
+    /// Operations in the logs of `device` that connected members told of and that are not here.
+    #[must_use]
+    pub fn missing_of(&self, device: &DeviceId) -> u64 {
+        let mut told: BTreeMap<LogId, u64> = BTreeMap::new();
+        let heard = self.peers.values().flat_map(|peer| peer.heard.values().flatten());
+        for entry in heard.filter(|entry| entry.log.author == *device) {
+            let most = told.entry(entry.log).or_default();
+            *most = entry.seq.max(*most);
+        }
+        let lacks = |(log, seq): (&LogId, &u64)| seq.saturating_sub(self.replica.seq(*log));
+        told.iter().map(lacks).fold(0, u64::saturating_add)
     }
 
     /// Histories that wait to be checked in haste: after [`Input::Scrub`] it is done when none is left.

@@ -292,10 +292,11 @@ impl Pull {
             self.misunderstood = true;
             return Ok(None);
         }
-        if !replica.logs.contains_key(&id) && !replica.has_room_for(start.log) {
+        if !replica.logs.contains_key(&id) && !replica.make_room(start.log) {
             return Ok(None);
         }
-        let changed = |log: &Log| log.head.as_ref().is_some_and(|h| h.header().grant != claim.grant);
+        let changed =
+            |log: &Log| log.head.as_ref().is_some_and(|h| h.header().grant != claim.grant);
         if replica.logs.get(&id).is_some_and(changed) {
             // One log, one grant: what is here was not held against this one.
             replica.doubt(id, false);
@@ -497,6 +498,7 @@ impl Pull {
             _ if base > 0 => Chore::Supersede((base, seq)),
             other => other,
         };
+        log.extent = replica.extent(log.id.log);
         log.totals = totals;
         log.staged = None;
         log.scrubbed = None;

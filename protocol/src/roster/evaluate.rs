@@ -144,9 +144,7 @@ impl Evaluation<'_> {
         match body {
             StatementBody::Grant(grant) if issuer == self.owner => grant.role < Role::Owner,
             StatementBody::Grant(grant) => admins.contains(&issuer) && grant.role < Role::Admin,
-            StatementBody::Revoke(revoke) => {
-                may_revoke(self.owner, admins, issuer, revoke.device)
-            }
+            StatementBody::Revoke(revoke) => may_revoke(self.owner, admins, issuer, revoke.device),
         }
     }
 

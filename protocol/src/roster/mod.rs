@@ -14,9 +14,9 @@ use crate::crypto::{self, DeviceKey, Domain, PublicKey};
 use crate::id::{DeviceId, Hash, Hash8, LogId, SwarmId};
 use crate::limits::{MAX_REVOKE, MAX_STATEMENT, MAX_STATEMENT_BYTES, MAX_STATEMENTS, VERSION};
 use evaluate::Outcome;
+pub(crate) use statement::Sealed;
 pub use statement::{BadStatement, Cut, Genesis, Grant, Revoke, Role, Statement, StatementBody};
 use statement::{Held, check_label, number, open};
-pub(crate) use statement::Sealed;
 
 /// A member as the roster sees it.
 #[derive(Clone, Debug)]
@@ -247,7 +247,9 @@ impl Roster {
     #[must_use]
     pub fn extent(&self, log: &LogId) -> Extent {
         match self.outcome.revoked.get(&log.author) {
-            Some(revoked) => revoked.cuts.get(log).map_or(Extent::Nothing, |cut| Extent::Upto(*cut)),
+            Some(revoked) => {
+                revoked.cuts.get(log).map_or(Extent::Nothing, |cut| Extent::Upto(*cut))
+            }
             None if self.outcome.granted.contains_key(&log.author) => Extent::Open,
             None => Extent::Nothing,
         }
@@ -438,8 +440,7 @@ impl Roster {
     /// Checks a statement's place in its issuer's chain, and its issuer's rank. Revoked issuers have
     /// theirs: what they stated before counts.
     fn check(&self, statement: &Statement) -> Result<(), BadStatement> {
-        let issuer =
-            self.outcome.granted.get(&statement.issuer).ok_or(BadStatement::Unknown)?;
+        let issuer = self.outcome.granted.get(&statement.issuer).ok_or(BadStatement::Unknown)?;
         match statement.number {
             0 => return Err(BadStatement::Form("number")),
             1 if statement.prev != Hash::default() => return Err(BadStatement::Form("chain")),
@@ -454,9 +455,7 @@ impl Roster {
         }
         let admins = &self.outcome.admins;
         let entitled = match &statement.body {
-            StatementBody::Grant(grant) => {
-                issuer.role >= Role::Admin && grant.role < issuer.role
-            }
+            StatementBody::Grant(grant) => issuer.role >= Role::Admin && grant.role < issuer.role,
             StatementBody::Revoke(revoke) => {
                 let (owner, device) = (self.genesis.owner, revoke.device);
                 evaluate::may_revoke(owner, admins, statement.issuer, device)

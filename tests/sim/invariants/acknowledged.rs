@@ -10,6 +10,10 @@ use crate::world::World;
 pub fn holds(world: &World, n: usize, live: &LiveSets) -> Result<(), String> {
     for acked in &world.model.acked {
         let (log, seq) = (acked.version.log, acked.version.seq);
+        // What a revoked author wrote beyond the cut is lost to the swarm, and that is so by design.
+        if world.outcast_author(&log) {
+            continue;
+        }
         if world.model.waived.get(&log).is_some_and(|safe| seq > *safe) {
             continue;
         }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use swarmkv_protocol::id::LogId;
+use swarmkv_protocol::io::LogStatus;
 
 use crate::node::heads;
 use crate::world::World;
@@ -11,6 +12,13 @@ use crate::world::World;
 pub fn lacking(world: &World) -> Option<String> {
     let mut first: Option<(BTreeMap<LogId, u64>, swarmkv_protocol::id::Hash)> = None;
     for n in (0..world.nodes.len()).filter(|n| world.honest(*n)) {
+        if !world.belongs(n) {
+            let engine = world.nodes[n].engine.as_ref();
+            if engine.is_some_and(|e| e.roster().revocation(&world.nodes[n].id).is_none()) {
+                return Some(format!("node {n} does not know that it was revoked"));
+            }
+            continue;
+        }
         let Some(engine) = world.nodes[n].engine.as_ref() else {
             return Some(format!("node {n} is down"));
         };
@@ -45,11 +53,32 @@ pub fn lacking(world: &World) -> Option<String> {
                 let theirs = odd.and_then(|(log, _)| other.get(log));
                 return Some(format!("nodes differ: {n} has {odd:?}, the first {theirs:?}"));
             }
-            Some((_, other)) if *other != state => return Some(format!("node {n}: other digest")),
+            Some((_, other)) if *other != state => {
+                return Some(format!("node {n}: other digest{}", difference(world, n)));
+            }
             Some(_) => {}
         }
     }
     None
+}
+
+/// What tells a replica from the owner's.
+fn difference(world: &World, n: usize) -> String {
+    let (Some(mine), Some(theirs)) =
+        (world.nodes[0].engine.as_ref(), world.nodes[n].engine.as_ref())
+    else {
+        return String::new();
+    };
+    let (a, b) = (mine.logs(), theirs.logs());
+    let without = |of: &[LogStatus], than: &[LogStatus]| -> Vec<String> {
+        of.iter().filter(|log| !than.contains(log)).map(|log| format!("{log:?}")).collect()
+    };
+    format!(
+        ", rosters equal: {}\n  owner only: {:#?}\n  {n} only: {:#?}",
+        mine.roster().hash() == theirs.roster().hash(),
+        without(&a, &b),
+        without(&b, &a)
+    )
 }
 
 fn rogue(world: &World) -> bool {

@@ -17,7 +17,7 @@ pub fn fault(
         return Err(format!("honest: node {n} blames honest node {from:?}: {reason}"));
     }
     // Without a rogue there is nothing to complain of, but for rosters that lag.
-    let lags = reason.contains("grant") || reason.contains("predecessor");
+    let lags = ["grant", "predecessor", "revo"].iter().any(|word| reason.contains(word));
     if world.plan.rogue.is_none() && !lags {
         return Err(format!("honest: node {n} complains of node {from:?}: {reason}"));
     }

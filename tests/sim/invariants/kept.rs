@@ -24,7 +24,8 @@ pub fn note(world: &mut World) {
         let keys: Vec<Bytes> = world.nodes[n].disk.borrow().visible.keys().cloned().collect();
         for key in keys {
             let Some(view) = world.view(n, &key) else { continue };
-            let shown = view.siblings().filter(|seen| !world.honest_author(&seen.version.log));
+            let may_fork = |log| !world.honest_author(log) && !world.outcast_author(log);
+            let shown = view.siblings().filter(|seen| may_fork(&seen.version.log));
             kept.extend(shown.map(|seen| Kept {
                 key: key.clone(),
                 version: seen.version,
@@ -37,6 +38,9 @@ pub fn note(world: &mut World) {
 
 pub fn holds(world: &World, n: usize) -> Result<(), String> {
     for Kept { key, version, stamp } in &world.kept {
+        if world.outcast_author(&version.log) || world.crowded(n, &version.log) {
+            continue;
+        }
         let there = world.view(n, key).is_some_and(|view| {
             view.seen().any(|seen| {
                 let slot = &seen.slot;

@@ -3,6 +3,7 @@
 pub mod acknowledged;
 pub mod bounds;
 pub mod converged;
+pub mod cut;
 pub mod deleted;
 pub mod durable;
 pub mod honest;
@@ -27,7 +28,7 @@ pub fn check(world: &mut World) -> Result<(), String> {
         if world.nodes[n].engine.is_none() || !world.honest(n) || world.nodes[n].rotten.is_some() {
             continue;
         }
-        order::holds(&mut world.nodes[n])?;
+        order::holds(world, n)?;
         bounds::holds(world, n)?;
         let live = live_sets(world, n)?;
         signed::holds(world, n, &live)?;

@@ -1,24 +1,28 @@
 //! A log's head never goes back, also not over a restart, as far as readers were shown it.
+//! A revocation takes it back to the cut.
 
-use crate::node::{Node, heads};
+use crate::node::heads;
+use crate::world::World;
 
-pub fn holds(node: &mut Node) -> Result<(), String> {
+pub fn holds(world: &mut World, n: usize) -> Result<(), String> {
+    let node = &world.nodes[n];
     let Some(engine) = node.engine.as_ref() else { return Ok(()) };
     let heads = heads(engine);
-    for (log, before) in &node.last_heads {
+    for (log, before) in node.last_heads.iter().filter(|(log, _)| !world.outcast_author(log)) {
         let now = heads.get(log).copied().unwrap_or(0);
-        if now < *before {
+        if now < *before && !world.crowded(n, log) {
             return Err(format!("order: {log:?} went back from {before} to {now}"));
         }
     }
-    node.last_heads = heads;
+    world.nodes[n].last_heads = heads;
     Ok(())
 }
 
-pub fn holds_over_a_restart(node: &Node) -> Result<(), String> {
+pub fn holds_over_a_restart(world: &World, n: usize) -> Result<(), String> {
+    let node = &world.nodes[n];
     let Some(engine) = node.engine.as_ref() else { return Ok(()) };
     let heads = heads(engine);
-    for (log, shown) in &node.shown {
+    for (log, shown) in node.shown.iter().filter(|(log, _)| !world.outcast_author(log)) {
         let now = heads.get(log).copied().unwrap_or(0);
         if now < *shown {
             return Err(format!("order: a restart took {log:?} from {shown} back to {now}"));

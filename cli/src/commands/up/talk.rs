@@ -81,6 +81,22 @@ impl Talk {
                 ),
                 || json!({"event": "admitted", "device": device, "check_words": check_words}),
             ),
+            NodeEvent::Removed { device, by } => {
+                let device_text = clean(device);
+                let line = match by {
+                    Some(by) => format!("\"{device_text}\" was taken out by \"{}\".", clean(by)),
+                    None => format!("\"{device_text}\" has left the swarm."),
+                };
+                self.say(&line, || json!({"event": "removed", "device": device, "by": by}));
+            }
+            NodeEvent::Expelled { by } => {
+                let how = match by {
+                    Some(by) => format!("\"{}\" took this device out of the swarm.", clean(by)),
+                    None => "This device has left the swarm.".to_owned(),
+                };
+                let line = format!("{how} Its copy stays readable; nothing is sent or received.");
+                self.say(&line, || json!({"event": "expelled", "by": by}));
+            }
             NodeEvent::CatchingUp { from, received, planned } => {
                 self.catching_up(from, *received, *planned);
             }

@@ -1,0 +1,157 @@
+//! Who the members are, what taking one of them out means, and what follows from a change.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use swarmkv_protocol::engine::Engine;
+use swarmkv_protocol::id::DeviceId;
+use swarmkv_protocol::roster::{Member, Roster};
+
+use crate::api::wire::{Data, MemberInfo};
+use crate::driver::Driver;
+use crate::error::RevokeError;
+use crate::event::NodeEvent;
+use crate::network::Command;
+use crate::storage::Disk;
+
+/// Characters of an id that have to be given at least.
+const LEAST_ID: usize = 4;
+
+/// How long a device that was taken out stays connected, so that those who do not know yet hear of it.
+const FAREWELL: Duration = Duration::from_secs(30);
+
+/// What is known of a device that is to be taken out.
+pub(crate) struct Target {
+    pub(crate) device: DeviceId,
+    pub(crate) info: MemberInfo,
+    /// Operations that connected members told of and that are not here.
+    pub(crate) missing: u64,
+    pub(crate) holders: usize,
+    pub(crate) connected: usize,
+    pub(crate) away: Vec<String>,
+}
+
+/// `member`, `revoked` or `left`.
+pub(crate) fn standing(roster: &Roster, device: &DeviceId) -> &'static str {
+    match roster.revocation(device) {
+        Some(revoked) if revoked.by == *device => "left",
+        Some(_) => "revoked",
+        None => "member",
+    }
+}
+
+/// Labels of everybody who is or was a member.
+pub(crate) fn labels(engine: &Engine<Disk>) -> BTreeMap<DeviceId, String> {
+    let roster = engine.roster();
+    let gone = roster.revoked().filter_map(|(_, _, was)| was);
+    roster.members().chain(gone).map(|m| (m.device, m.label.clone())).collect()
+}
+
+impl Driver {
+    /// The roster says otherwise who is in.
+    pub(crate) fn members_changed(&mut self) {
+        let roster = self.engine.roster();
+        let me = self.identity.me;
+        let members: BTreeSet<DeviceId> = roster.members().map(|m| m.device).collect();
+        let gone: Vec<_> =
+            roster.revoked().map(|(device, revoked, _)| (*device, revoked.by)).collect();
+        for (device, by) in gone.into_iter().filter(|(device, _)| self.known.contains(device)) {
+            let by = (by != device).then(|| self.label(&by));
+            if device == me {
+                self.alone_at = Some(Instant::now() + FAREWELL);
+                self.tell(NodeEvent::Expelled { by });
+            } else {
+                self.tell(NodeEvent::Removed { device: self.label(&device), by });
+            }
+        }
+        self.known.clone_from(&members);
+        self.labels = Arc::new(labels(&self.engine));
+        self.commands.push_back(Command::SetMembers(members));
+        let state = self.readers.borrow().with_labels(Arc::clone(&self.labels));
+        self.readers.send_replace(Arc::new(state));
+    }
+
+    /// Everybody who is or was a member: members first, each in the order of their labels.
+    pub(crate) fn members(&self) -> Vec<MemberInfo> {
+        let roster = self.engine.roster();
+        let gone = roster.revoked().filter_map(|(_, _, was)| was);
+        let mut all: Vec<MemberInfo> =
+            roster.members().chain(gone).map(|member| self.member_info(member)).collect();
+        all.sort_by_cached_key(|m| (m.standing != "member", m.device.clone(), m.device_id.clone()));
+        all
+    }
+
+    fn member_info(&self, member: &Member) -> MemberInfo {
+        let roster = self.engine.roster();
+        let device = member.device;
+        let right = roster.right(&member.grant);
+        let logs = self.engine.logs();
+        let own = || logs.iter().filter(|log| log.branch.log.author == device && log.seq > 0);
+        let revoked = roster.revocation(&device).map(|revoked| revoked.by);
+        let founder = member.issuer == device;
+        MemberInfo {
+            device: member.label.clone(),
+            device_id: device.to_string(),
+            standing: standing(roster, &device).to_owned(),
+            role: member.role.to_string(),
+            this: device == self.identity.me,
+            connected: self.links.get(&device).is_some_and(|link| link.member),
+            prefix: Data(right.map(|right| right.prefix.to_vec()).unwrap_or_default()),
+            quota: right.and_then(|right| right.max_bytes),
+            slots: own().map(|log| log.slots).sum(),
+            bytes: own().map(|log| log.bytes).sum(),
+            last_write: own().map(|log| log.stamp).max().filter(|stamp| *stamp > 0),
+            admitted_by: (!founder).then(|| self.label(&member.issuer)),
+            revoked_by: revoked.filter(|by| *by != device).map(|by| self.label(&by)),
+        }
+    }
+
+    /// The member that a label, or a start of an id, names; empty: this device.
+    pub(crate) fn find(&self, name: &str) -> Result<DeviceId, RevokeError> {
+        if name.is_empty() {
+            return Ok(self.identity.me);
+        }
+        let roster = self.engine.roster();
+        let known = || roster.members().chain(roster.revoked().filter_map(|(_, _, was)| was));
+        let called: Vec<DeviceId> = known().filter(|m| m.label == name).map(|m| m.device).collect();
+        let lower = name.to_ascii_lowercase();
+        let begins =
+            |m: &&Member| name.len() >= LEAST_ID && m.device.to_string().starts_with(&lower);
+        let found = if called.is_empty() {
+            known().filter(begins).map(|m| m.device).collect()
+        } else {
+            called
+        };
+        match found.as_slice() {
+            [] => Err(RevokeError::Unknown(name.to_owned())),
+            [device] => Ok(*device),
+            several => Err(RevokeError::Ambiguous {
+                name: name.to_owned(),
+                ids: several.iter().map(DeviceId::to_string).collect(),
+            }),
+        }
+    }
+
+    /// How things stand with a device that is to be, or was, taken out.
+    pub(crate) fn target(&self, name: &str) -> Result<Target, RevokeError> {
+        let device = self.find(name)?;
+        let roster = self.engine.roster();
+        let member = roster
+            .member(&device)
+            .or_else(|| roster.revoked().find(|(id, ..)| **id == device).and_then(|(.., was)| was))
+            .ok_or_else(|| RevokeError::Unknown(name.to_owned()))?;
+        let others = |id: &DeviceId| *id != device && *id != self.identity.me;
+        let (holders, connected) = self.engine.holders(&device);
+        let here = |id: &DeviceId| self.links.get(id).is_some_and(|link| link.member);
+        let away = roster.members().filter(|m| others(&m.device) && !here(&m.device));
+        Ok(Target {
+            device,
+            missing: self.engine.missing_of(&device),
+            holders,
+            connected,
+            away: away.map(|m| m.label.clone()).collect(),
+            info: self.member_info(member),
+        })
+    }
+}
