@@ -128,8 +128,8 @@ pub enum Command {
 }
 
 const MEMBERS_HELP: &str = "\
-DATA: what the device has written, as it counts here. LAST WRITE is by that
-device's own clock.
+DATA: what the device has written, as it counts here. WROTE: its last write, by
+its own clock.
 
 Examples:
   swarmkv members

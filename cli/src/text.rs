@@ -2,6 +2,16 @@
 
 use std::time::Duration;
 
+/// A time in its greatest unit: `5s`, `3m`, `2h`, `4d`.
+pub fn short_time(seconds: u64) -> String {
+    match seconds {
+        0..120 => format!("{seconds}s"),
+        120..7200 => format!("{}m", seconds / 60),
+        7200..172_800 => format!("{}h", seconds / 3600),
+        _ => format!("{}d", seconds / 86_400),
+    }
+}
+
 /// Bytes for a terminal: control characters, backslashes and what is no text are escaped.
 pub fn escaped(bytes: &[u8]) -> String {
     let mut out = String::with_capacity(bytes.len());

@@ -231,7 +231,8 @@ impl Handle {
         self.requests.send(Request::PullAll(reply)).await.map_err(|_| RevokeError::Stopped)?;
         let pulled = timeout(limit, answer).await.is_ok();
         let mut target = self.target(&request.device).await?;
-        let missing = target.missing;
+        target.allowed.map_err(RevokeError::Refused)?;
+        let (missing, away) = (target.missing, target.away.clone());
         if !request.preview {
             let this = target.device == self.me;
             if this && !request.force && target.info.slots > 0 && target.holders == 0 {
@@ -243,7 +244,7 @@ impl Handle {
             answer.await.map_err(|_| RevokeError::Stopped)??;
             target = self.confirmed(&target.device.to_string(), this, limit).await?;
         }
-        let Target { info, holders, connected, away, .. } = target;
+        let Target { info, holders, connected, .. } = target;
         Ok(RevokeAnswer { device: info, pulled, missing, holders, connected, away })
     }
 

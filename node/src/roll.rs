@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use swarmkv_protocol::engine::Engine;
 use swarmkv_protocol::id::DeviceId;
+use swarmkv_protocol::io::RevokeRefused;
 use swarmkv_protocol::roster::{Member, Roster};
 
 use crate::api::wire::{Data, MemberInfo};
@@ -18,7 +19,7 @@ use crate::storage::Disk;
 /// Characters of an id that have to be given at least.
 const LEAST_ID: usize = 4;
 
-/// How long a device that was taken out stays connected, so that those who do not know yet hear of it.
+/// How long a device that left stays connected, so that those who do not know yet hear of it.
 const FAREWELL: Duration = Duration::from_secs(30);
 
 /// What is known of a device that is to be taken out.
@@ -30,6 +31,8 @@ pub(crate) struct Target {
     pub(crate) holders: usize,
     pub(crate) connected: usize,
     pub(crate) away: Vec<String>,
+    /// Whether this device may take it out.
+    pub(crate) allowed: Result<(), RevokeRefused>,
 }
 
 /// `member`, `revoked` or `left`.
@@ -59,7 +62,9 @@ impl Driver {
         for (device, by) in gone.into_iter().filter(|(device, _)| self.known.contains(device)) {
             let by = (by != device).then(|| self.label(&by));
             if device == me {
-                self.alone_at = Some(Instant::now() + FAREWELL);
+                // Whoever left tells those who do not know yet; whoever was taken out has nothing to say.
+                let farewell = if by.is_none() { FAREWELL } else { Duration::ZERO };
+                self.alone_at = Some(Instant::now() + farewell);
                 self.tell(NodeEvent::Expelled { by });
             } else {
                 self.tell(NodeEvent::Removed { device: self.label(&device), by });
@@ -151,6 +156,7 @@ impl Driver {
             holders,
             connected,
             away: away.map(|m| m.label.clone()).collect(),
+            allowed: self.engine.may_revoke(&device),
             info: self.member_info(member),
         })
     }

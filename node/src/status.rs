@@ -13,7 +13,7 @@ impl Driver {
         let roster = self.engine.roster();
         let me = self.identity.me;
         let logs = self.engine.logs();
-        let role = roster.member(&me).map(|m| m.role.to_string()).unwrap_or_default();
+        let role = roster.role(&me).map(|role| role.to_string()).unwrap_or_default();
         let progress = self.engine.progress().filter(|p| p.planned > 0);
         Status {
             swarm: roster.genesis().name.clone(),

@@ -141,7 +141,8 @@ impl<S: Store> Replica<S> {
         self.out.push_back(Output::Revoked(token, result));
     }
 
-    fn try_revoke(&mut self, device: DeviceId) -> Result<(), RevokeRefused> {
+    /// Whether this device may take that one out now.
+    pub(crate) fn may_revoke(&self, device: DeviceId) -> Result<(), RevokeRefused> {
         // If nobody is left who has what stays of it, it can be cut once more, where it is here.
         if self.roster.revocation(&device).is_some() && !self.lacks_cut(device) {
             return Err(RevokeRefused::Already);
@@ -155,6 +156,11 @@ impl<S: Store> Replica<S> {
         if !self.roster.may_revoke(&self.me, &device) {
             return Err(RevokeRefused::NotAllowed);
         }
+        Ok(())
+    }
+
+    fn try_revoke(&mut self, device: DeviceId) -> Result<(), RevokeRefused> {
+        self.may_revoke(device)?;
         let heads = self.heads_to_cut_at(device);
         let statement = self.roster.revoke(&self.key, device, heads);
         let statement = statement.map_err(|_| RevokeRefused::NotAllowed)?;

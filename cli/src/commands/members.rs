@@ -2,7 +2,7 @@
 
 use swarmkv_node::api::wire::MemberInfo;
 
-use crate::client::Peer;
+use crate::client::{Peer, now};
 use crate::error::Failure;
 use crate::output::{Output, Table};
 use crate::settings::Settings;
@@ -15,13 +15,13 @@ pub async fn run(settings: &Settings, out: Output) -> Result<(), Failure> {
         return members.iter().try_for_each(|member| out.json(member));
     }
     let mut table = Table::new(&[
-        ("DEVICE", 14),
+        ("DEVICE", 12),
         ("ID", 10),
         ("ROLE", 6),
-        ("STANDING", 16),
-        ("MAY WRITE", 12),
-        ("DATA", 8),
-        ("LAST WRITE", 20),
+        ("STANDING", 17),
+        ("MAY WRITE", 9),
+        ("DATA", 7),
+        ("WROTE", 7),
     ]);
     for member in &members {
         table.row(row(member));
@@ -52,8 +52,13 @@ fn row(member: &MemberInfo) -> Vec<String> {
         standing,
         may_write(member),
         text::size(member.bytes),
-        member.last_write.map_or_else(|| "never".into(), text::utc),
+        member.last_write.map_or_else(|| "never".into(), ago),
     ]
+}
+
+/// How long ago, by this machine's clock, that device's clock said it was.
+fn ago(stamp: u64) -> String {
+    format!("{} ago", text::short_time(now().saturating_sub(stamp) / 1000))
 }
 
 fn may_write(member: &MemberInfo) -> String {

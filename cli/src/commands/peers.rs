@@ -75,16 +75,7 @@ fn equal(peer: &PeerInfo) -> String {
         None if !peer.connected => "-".into(),
         None => "never".into(),
         Some(0..10_000) if peer.behind == 0 && peer.ahead == 0 => "now".into(),
-        Some(millis) => short_time(millis / 1000),
-    }
-}
-
-fn short_time(seconds: u64) -> String {
-    match seconds {
-        0..120 => format!("{seconds}s"),
-        120..7200 => format!("{}m", seconds / 60),
-        7200..172_800 => format!("{}h", seconds / 3600),
-        _ => format!("{}d", seconds / 86_400),
+        Some(millis) => text::short_time(millis / 1000),
     }
 }
 

@@ -7,7 +7,9 @@ use std::collections::{BTreeMap, BTreeSet, btree_map};
 use crate::crypto::DeviceKey;
 use crate::digest;
 use crate::id::{Branch, DeviceId, LogId};
-use crate::io::{Counters, Fault, Input, LogStatus, Output, SessionId, Token, Verdict};
+use crate::io::{
+    Counters, Fault, Input, LogStatus, Output, RevokeRefused, SessionId, Token, Verdict,
+};
 use crate::limits::{
     CHORE_SLOTS, INTRODUCE_EVERY_MS, MAX_GOSSIP, MAX_LOGS, REPAIR_EVERY_MS, SCRUB_EVERY_MS,
     SCRUB_FAST_MS,
@@ -471,6 +473,14 @@ impl<S: Store> Engine<S> {
         };
         let others = || self.peers.iter().filter(|(id, _)| *id != device).map(|(_, peer)| peer);
         (others().filter(holds).count(), others().count())
+    }
+
+    /// Whether this device may take that one out, or leave, if it is its own.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn may_revoke(&self, device: &DeviceId) -> Result<(), RevokeRefused> {
+        self.replica.may_revoke(*device)
     }
 
     /// Whether some log of a revoked device is not here as it was at its end. Should nobody who has it

@@ -526,9 +526,15 @@ impl Pull {
     }
 }
 
-/// The entries of logs that the peer was told otherwise of.
+/// The entries of logs that the peer was told otherwise of; of one that was let go of, that nothing is
+/// there.
 fn changes(telling: &[Entry], told: &digest::Digest) -> Vec<Entry> {
     let now = digest::group(telling.iter().copied());
     let differing = now.iter().filter(|(log, entries)| told.get(log) != Some(entries));
-    differing.flat_map(|(_, entries)| entries.iter().copied()).collect()
+    let gone = told.keys().filter(|log| !now.contains_key(log)).map(|log| Entry::nothing(*log));
+    let mut entries: Vec<Entry> =
+        differing.flat_map(|(_, entries)| entries.iter().copied()).collect();
+    entries.extend(gone);
+    entries.sort_unstable();
+    entries
 }

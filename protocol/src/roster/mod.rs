@@ -237,6 +237,12 @@ impl Roster {
         self.outcome.granted.get(device).map(|member| member.label.as_str())
     }
 
+    /// What a device may do, or might before it was revoked.
+    #[must_use]
+    pub fn role(&self, device: &DeviceId) -> Option<Role> {
+        self.outcome.granted.get(device).map(|member| member.role)
+    }
+
     /// The right that a grant gives, or gave to a device that was revoked since.
     #[must_use]
     pub fn right(&self, grant: &Hash) -> Option<&Right> {
@@ -525,101 +531,5 @@ impl Roster {
         statement.hold(&bytes)?;
         debug_assert!(bytes.len() <= MAX_REVOKE, "bounded by the number of cuts");
         Ok(bytes)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn key(n: u8) -> DeviceKey {
-        DeviceKey::from_seed(&[n; 32])
-    }
-
-    fn grant(device: &DeviceKey, role: Role) -> Grant {
-        Grant {
-            device: device.id(),
-            label: "device".into(),
-            role,
-            prefix: Bytes::default(),
-            max_bytes: None,
-        }
-    }
-
-    fn founded() -> Roster {
-        Roster::found(&key(1), "home", "owner", [0; 16]).expect("a valid genesis")
-    }
-
-    fn issue(roster: &mut Roster, issuer: &DeviceKey, device: &DeviceKey, role: Role) -> Bytes {
-        let bytes = roster.grant(issuer, grant(device, role)).expect("may grant");
-        assert_eq!(roster.insert(std::slice::from_ref(&bytes)).0.len(), 1);
-        bytes
-    }
-
-    #[test]
-    fn every_order_of_arrival_gives_one_roster() {
-        let mut full = founded();
-        let mut all = vec![issue(&mut full, &key(1), &key(2), Role::Admin)];
-        all.push(issue(&mut full, &key(2), &key(3), Role::Writer));
-        all.push(issue(&mut full, &key(1), &key(4), Role::Reader));
-        all.push(issue(&mut full, &key(2), &key(4), Role::Writer));
-        let mut orders = 0;
-        for a in 0..4 {
-            for b in (0..4).filter(|b| *b != a) {
-                for c in (0..4).filter(|c| *c != a && *c != b) {
-                    let order = [a, b, c, 6 - a - b - c];
-                    let mut roster = Roster::open(full.genesis_bytes()).expect("same genesis");
-                    // One at a time, then whatever had to wait once more, as repair does.
-                    for i in order.into_iter().chain(order).chain(order).chain(order) {
-                        roster.insert(&all[i..=i]);
-                    }
-                    assert_eq!(roster.hash(), full.hash());
-                    let view = |r: &Roster| {
-                        r.members().map(|m| (m.device, m.role, m.grant)).collect::<Vec<_>>()
-                    };
-                    assert_eq!(view(&roster), view(&full));
-                    orders += 1;
-                }
-            }
-        }
-        assert_eq!(orders, 24);
-    }
-
-    #[test]
-    fn rank_bounds_what_may_be_granted() {
-        let mut roster = founded();
-        issue(&mut roster, &key(1), &key(2), Role::Admin);
-        issue(&mut roster, &key(2), &key(3), Role::Writer);
-        let refused = |issuer: u8, role| roster.grant(&key(issuer), grant(&key(9), role)).err();
-        assert_eq!(refused(1, Role::Owner), Some(BadStatement::Rank));
-        assert_eq!(refused(2, Role::Admin), Some(BadStatement::Rank));
-        assert_eq!(refused(3, Role::Reader), Some(BadStatement::Rank));
-        assert_eq!(refused(8, Role::Reader), Some(BadStatement::Unknown));
-    }
-
-    #[test]
-    fn a_forged_or_foreign_statement_is_refused() {
-        let mut roster = founded();
-        let mut other = Roster::found(&key(1), "home", "owner", [1; 16]).expect("valid");
-        let foreign = issue(&mut other, &key(1), &key(2), Role::Writer);
-        assert_eq!(roster.insert(&[foreign]).1, [BadStatement::Swarm]);
-
-        let genuine = roster.grant(&key(1), grant(&key(2), Role::Writer)).expect("may grant");
-        let mut sealed: Sealed = codec::decode(&genuine).expect("sealed");
-        sealed.sig = key(2).sign(Domain::Statement, &sealed.body);
-        let forged = Bytes(codec::encode(&sealed));
-        assert_eq!(roster.insert(&[forged]).1, [BadStatement::Signature]);
-        assert!(roster.member(&key(2).id()).is_none());
-    }
-
-    #[test]
-    fn a_path_alone_admits_its_device_elsewhere() {
-        let mut full = founded();
-        issue(&mut full, &key(1), &key(5), Role::Writer);
-        issue(&mut full, &key(1), &key(2), Role::Admin);
-        issue(&mut full, &key(2), &key(3), Role::Writer);
-        let mut roster = Roster::open(full.genesis_bytes()).expect("same genesis");
-        roster.insert(&full.path(&key(3).id()));
-        assert_eq!(roster.member(&key(3).id()).map(|m| m.role), Some(Role::Writer));
     }
 }
