@@ -473,6 +473,9 @@ const PEERS_HELP: &str = "\
 FOUND tells how (mdns, kad, direct), OVER what carries it (tcp, quic). BEHIND,
 AHEAD and EQUAL are explained in: swarmkv status --help
 
+A member that hands on what nobody honest would (forged or malformed bytes) ten
+times in ten minutes is blocked by this device for an hour.
+
 Examples:
   swarmkv peers
   swarmkv peers --json";

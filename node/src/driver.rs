@@ -16,9 +16,10 @@ use swarmkv_protocol::io::{Fault, Input, InviteRefused, Output, SessionId, Token
 use swarmkv_protocol::message;
 use swarmkv_protocol::ticket::{Invite, JoinAnswer};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
 use crate::api::wire::{MemberInfo, PeerInfo, Status};
+use crate::blocklist::Blocklist;
 use crate::clock::{self, Clock};
 use crate::data_dir::DataDir;
 use crate::error::{InviteError, RevokeError, WriteError};
@@ -66,6 +67,7 @@ pub(crate) struct Link {
 /// What stays the same while the peer runs.
 pub(crate) struct Identity {
     pub(crate) me: DeviceId,
+    pub(crate) blocklist: Blocklist,
     /// Held, and with it the directory's lock, for as long as the loop runs.
     pub(crate) dir: DataDir,
 }
@@ -85,7 +87,7 @@ pub(crate) struct Driver {
     pub(crate) links: BTreeMap<DeviceId, Link>,
     pub(crate) listening: BTreeSet<String>,
     pub(crate) strangers_refused: u64,
-    network: Network,
+    pub(crate) network: Network,
     events: broadcast::Sender<NodeEvent>,
     pub(crate) readers: watch::Sender<Arc<ReadState>>,
     listen_addrs: watch::Sender<Vec<String>>,
@@ -94,7 +96,7 @@ pub(crate) struct Driver {
     pub(crate) known: BTreeSet<DeviceId>,
     sync: SyncThread,
     syncing: bool,
-    dirty: bool,
+    pub(crate) dirty: bool,
     /// Bytes handed to storage since the last sync began.
     unsynced: usize,
     /// Outputs that wait for the sync that is running, and for the one after it.
@@ -280,9 +282,7 @@ impl Driver {
     fn feed(&mut self, input: Input) -> Result<(), String> {
         match self.engine.handle(self.clock.now(), input) {
             Ok(()) => {}
-            Err(Fault::Peer { peer, reason, damning: true }) => {
-                warn!(peer = %self.label(&peer), "refused what a peer sent: {reason}");
-            }
+            Err(Fault::Peer { peer, reason, damning: true }) => self.offended(peer, &reason),
             Err(Fault::Peer { peer, reason, .. }) => {
                 debug!(peer = %self.label(&peer), "set aside what a peer sent: {reason}");
             }
@@ -575,10 +575,7 @@ impl Driver {
                 let _ = puller.send(());
             }
         }
-        if self.alone_at.is_some_and(|at| at <= Instant::now()) {
-            self.alone_at = None;
-            self.commands.push_back(Command::SetMembers(BTreeSet::new()));
-        }
+        self.look_at_members();
     }
 
     fn show_progress(&mut self) {

@@ -58,6 +58,13 @@ pub enum NodeEvent {
     },
     /// This replica is whole for the first time.
     CaughtUp,
+    /// A member handed on what nobody honest would, again and again: it is not talked to for an hour.
+    Blocked {
+        /// Its label.
+        device: String,
+        /// What it did last.
+        reason: String,
+    },
     /// A stranger was turned away.
     StrangerRefused {
         /// What it wanted.

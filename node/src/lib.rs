@@ -19,6 +19,7 @@
 //! ```
 
 pub mod api;
+mod blocklist;
 mod clock;
 mod config;
 mod data_dir;

@@ -9,6 +9,7 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::api;
+use crate::blocklist::Blocklist;
 use crate::clock::{self, Clock};
 use crate::config::Config;
 use crate::data_dir::DataDir;
@@ -62,6 +63,8 @@ impl Node {
         let engine = Engine::open(key, roster, recovered, disk.clone(), entropy, moved)
             .map_err(DirError::Store)?;
 
+        let blocklist = disk.blocklist().map_err(DirError::Store)?;
+        let blocklist = Blocklist::from_bytes(&blocklist, clock::wall_millis());
         let network = NetworkConfig {
             seed,
             swarm,
@@ -69,6 +72,7 @@ impl Node {
             dial: config.dial,
             known: disk.addresses(),
             mdns: config.mdns,
+            blocked: blocklist.peers(),
             members: match engine.roster().member(&me) {
                 Some(_) => engine.roster().members().map(|m| m.device).collect(),
                 // Nobody talks to a device that was taken out.
@@ -94,7 +98,7 @@ impl Node {
         let api = tokio::spawn(api::serve(socket, handle.clone()));
         // Durable together with the epoch that a copied directory opens.
         disk.set_fingerprint(&fingerprint);
-        let identity = Identity { me, dir };
+        let identity = Identity { me, dir, blocklist };
         let watches = Watches { events: events.clone(), readers, listen_addrs };
         let (driver, inbox) =
             Driver::new(engine, disk, identity, Clock::start(), network, todo, watches);

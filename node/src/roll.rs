@@ -8,8 +8,10 @@ use swarmkv_protocol::engine::Engine;
 use swarmkv_protocol::id::DeviceId;
 use swarmkv_protocol::io::RevokeRefused;
 use swarmkv_protocol::roster::{Member, Roster};
+use tracing::warn;
 
 use crate::api::wire::{Data, MemberInfo};
+use crate::clock;
 use crate::driver::Driver;
 use crate::error::RevokeError;
 use crate::event::NodeEvent;
@@ -70,11 +72,46 @@ impl Driver {
                 self.tell(NodeEvent::Removed { device: self.label(&device), by });
             }
         }
-        self.known.clone_from(&members);
+        self.known = members;
         self.labels = Arc::new(labels(&self.engine));
-        self.commands.push_back(Command::SetMembers(members));
+        self.set_members();
         let state = self.readers.borrow().with_labels(Arc::clone(&self.labels));
         self.readers.send_replace(Arc::new(state));
+    }
+
+    /// Tells the network whom to talk to.
+    fn set_members(&mut self) {
+        let blocked = self.identity.blocklist.peers();
+        let members = self.known.difference(&blocked).copied().collect();
+        self.commands.push_back(Command::SetBlocked(blocked));
+        self.commands.push_back(Command::SetMembers(members));
+    }
+
+    /// A peer handed on what nobody honest would.
+    pub(crate) fn offended(&mut self, peer: DeviceId, reason: &str) {
+        let label = self.label(&peer);
+        warn!(peer = %label, "refused what a peer sent: {reason}");
+        if self.identity.blocklist.offend(peer, clock::wall_millis()) {
+            self.keep_blocklist();
+            self.tell(NodeEvent::Blocked { device: label, reason: reason.to_owned() });
+        }
+    }
+
+    fn keep_blocklist(&mut self) {
+        self.disk.set_blocklist(self.identity.blocklist.to_bytes());
+        self.dirty = true;
+        self.set_members();
+    }
+
+    /// What time brings: blocks end, and a device that left falls silent.
+    pub(crate) fn look_at_members(&mut self) {
+        if self.identity.blocklist.expire(clock::wall_millis()) {
+            self.keep_blocklist();
+        }
+        if self.alone_at.is_some_and(|at| at <= Instant::now()) {
+            self.alone_at = None;
+            self.commands.push_back(Command::SetMembers(BTreeSet::new()));
+        }
     }
 
     /// Everybody who is or was a member: members first, each in the order of their labels.

@@ -87,10 +87,12 @@ impl Driver {
 
     pub(crate) fn peers(&self) -> Vec<PeerInfo> {
         let others = self.engine.roster().members().filter(|m| m.device != self.identity.me);
-        others.map(|m| self.peer(&m.device, m.role.to_string())).collect()
+        let scores = self.network.scores();
+        let score = |device| scores.get(device).copied();
+        others.map(|m| self.peer(&m.device, m.role.to_string(), score(&m.device))).collect()
     }
 
-    fn peer(&self, device: &DeviceId, role: String) -> PeerInfo {
+    fn peer(&self, device: &DeviceId, role: String, score: Option<f64>) -> PeerInfo {
         let link = self.links.get(device).filter(|link| link.member);
         let stand = self.engine.peers().into_iter().find(|peer| peer.device == *device);
         let now = self.clock.uptime_ms();
@@ -105,6 +107,9 @@ impl Driver {
             addr: link.map(|link| link.addr.clone()),
             behind: stand.map_or(0, |peer| peer.behind),
             ahead: stand.map_or(0, |peer| peer.ahead),
+            score,
+            offences: self.identity.blocklist.offences(device),
+            blocked_until: self.identity.blocklist.until(device),
             equal_ms_ago: stand.and_then(|peer| Some(now.saturating_sub(peer.equal_at?))),
         }
     }

@@ -101,22 +101,24 @@ impl<S: Store> Replica<S> {
         };
         let unproven: Vec<Branch> = theirs().filter(idle).map(|branch| branch.id).collect();
         let crowded = unproven.len() >= MAX_UNPROVEN_LOGS;
-        let worst = unproven.last().filter(|_| crowded).map(|branch| branch.log);
-        self.evict(worst);
+        let worst = unproven.last().filter(|_| crowded).copied();
+        self.evict(worst.into_iter().collect());
         let greatest = kept.last().filter(|_| kept.len() >= MAX_LOGS_PER_AUTHOR).copied();
         if greatest.is_some_and(|greatest| log > greatest) {
             return false;
         }
-        self.evict(greatest);
+        let its = |log| self.branches(log).map(|branch| branch.id).collect();
+        self.evict(greatest.map(its).unwrap_or_default());
         true
     }
 
-    fn evict(&mut self, log: Option<LogId>) {
+    fn evict(&mut self, branches: Vec<Branch>) {
         let mut writes = Vec::new();
-        let Some(log) = log else { return };
-        for (_, branch) in self.logs.range_mut(branches::all(log)) {
-            branch.give_up();
-            writes.push(branch.write());
+        for id in branches {
+            if let Some(branch) = self.logs.get_mut(&id) {
+                branch.give_up();
+                writes.push(branch.write());
+            }
         }
         self.persist(writes);
     }

@@ -49,6 +49,7 @@ pub fn print(peers: &[PeerInfo], out: Output) -> Result<(), Failure> {
 fn row(peer: &PeerInfo) -> Vec<String> {
     let known = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".into());
     let address = match &peer.addr {
+        _ if peer.blocked_until.is_some() => "blocked".into(),
         Some(addr) if peer.connected => text::host_port(addr),
         _ => "not connected".into(),
     };

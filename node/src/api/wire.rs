@@ -226,7 +226,7 @@ pub struct InviteAnswer {
 }
 
 /// How this peer is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Status {
     /// The swarm's name.
     pub swarm: String,
@@ -288,7 +288,7 @@ pub struct Progress {
 }
 
 /// One member, connected or not.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PeerInfo {
     /// Its label.
     pub device: String,
@@ -312,6 +312,12 @@ pub struct PeerInfo {
     pub ahead: u64,
     /// Milliseconds since both were last seen equal.
     pub equal_ms_ago: Option<u64>,
+    /// Its gossip score: below 0 it is out of favour, below -160 nothing is taken from it.
+    pub score: Option<f64>,
+    /// What it handed on lately that nobody honest would; ten in ten minutes block it.
+    pub offences: usize,
+    /// Unix millisecond until which it is not talked to.
+    pub blocked_until: Option<u64>,
 }
 
 /// A device that is or was a member.

@@ -51,7 +51,7 @@ impl Behaviour {
         let members = peer_ids(&config.members);
         let mdns = if config.mdns { Some(discovery::mdns(me)?) } else { None };
         Ok(Self {
-            doorway: Doorway::new(members.clone()),
+            doorway: Doorway::new(members.clone(), peer_ids(&config.blocked)),
             gate: Gate::new(Inside::new(key, &config.swarm)?, members),
             join: Streams::new(JOIN_PROTOCOL, false),
             mdns: mdns.into(),
@@ -63,6 +63,11 @@ impl Behaviour {
         let members = peer_ids(members);
         self.doorway.set_members(members.clone());
         self.gate.set_members(members);
+    }
+
+    /// Replaces the set of peers that are refused whatever they are.
+    pub(super) fn set_blocked(&mut self, blocked: &BTreeSet<DeviceId>) {
+        self.doorway.set_blocked(peer_ids(blocked));
     }
 
     /// The members' protocols.

@@ -40,6 +40,8 @@ pub enum Command {
     /// Replaces the member set. Peers whose membership changed are disconnected; new members are
     /// dialled.
     SetMembers(BTreeSet<DeviceId>),
+    /// Replaces the set of peers that no connection is made to or taken from.
+    SetBlocked(BTreeSet<DeviceId>),
     /// Dial an address as if it had been configured. A malformed one is dropped with a log line.
     Dial {
         /// A multiaddr, with or without `/p2p/`.

@@ -24,6 +24,8 @@ pub struct NetworkConfig {
     pub mdns: bool,
     /// The members. Whether this device itself is among them makes no difference.
     pub members: BTreeSet<DeviceId>,
+    /// Peers that no connection is made to or taken from.
+    pub blocked: BTreeSet<DeviceId>,
 }
 
 impl NetworkConfig {
@@ -38,6 +40,7 @@ impl NetworkConfig {
             known: Vec::new(),
             mdns: true,
             members: BTreeSet::new(),
+            blocked: BTreeSet::new(),
         }
     }
 }

@@ -26,15 +26,17 @@ pub(super) struct Denied(&'static str);
 /// Refuses connections over the limits. Must be the first of the behaviours.
 pub(super) struct Doorway {
     members: HashSet<PeerId>,
+    blocked: HashSet<PeerId>,
     established: HashMap<ConnectionId, PeerId>,
     inbound: HashSet<ConnectionId>,
     outbound: HashSet<ConnectionId>,
 }
 
 impl Doorway {
-    pub(super) fn new(members: HashSet<PeerId>) -> Self {
+    pub(super) fn new(members: HashSet<PeerId>, blocked: HashSet<PeerId>) -> Self {
         Self {
             members,
+            blocked,
             established: HashMap::new(),
             inbound: HashSet::new(),
             outbound: HashSet::new(),
@@ -46,9 +48,17 @@ impl Doorway {
         self.members = members;
     }
 
+    /// Replaces the set of those who are refused.
+    pub(super) fn set_blocked(&mut self, blocked: HashSet<PeerId>) {
+        self.blocked = blocked;
+    }
+
     fn admit(&self, peer: PeerId) -> Result<(), Denied> {
         if peer::to_device(&peer).is_none() {
             return Err(Denied("not an Ed25519 key"));
+        }
+        if self.blocked.contains(&peer) {
+            return Err(Denied("blocked"));
         }
         if self.established.len() >= limits::CONNECTIONS {
             return Err(Denied("too many connections"));
@@ -185,7 +195,7 @@ mod tests {
 
     #[test]
     fn strangers_fill_their_own_places_only() {
-        let mut door = Doorway::new((1000..2000).map(peer).collect());
+        let mut door = Doorway::new((1000..2000).map(peer).collect(), HashSet::new());
         fill(&mut door, 0..16);
         assert_eq!(door.admit(peer(16)), Err(Denied("too many strangers")));
         fill(&mut door, 1000..1240);
@@ -194,9 +204,18 @@ mod tests {
 
     #[test]
     fn one_peer_gets_four_connections() {
-        let mut door = Doorway::new([peer(1)].into());
+        let mut door = Doorway::new([peer(1)].into(), HashSet::new());
         fill(&mut door, [1; 4].into_iter());
         assert!(door.admit(peer(1)).is_err());
+    }
+
+    #[test]
+    fn whoever_is_blocked_is_refused_member_or_not() {
+        let mut door = Doorway::new([peer(1)].into(), [peer(1), peer(2)].into());
+        assert_eq!(door.admit(peer(1)), Err(Denied("blocked")));
+        assert_eq!(door.admit(peer(2)), Err(Denied("blocked")));
+        door.set_blocked(HashSet::new());
+        assert_eq!(door.admit(peer(1)), Ok(()));
     }
 
     #[test]

@@ -169,8 +169,6 @@ impl Task {
                 // A connection that is just being closed after its peer lost its membership.
                 if !self.members.contains(&from) {
                     self.verdict(token, Verdict::Ignore);
-                } else if message.data.len() > limits::MAX_GOSSIP {
-                    self.verdict(token, Verdict::Reject);
                 } else {
                     self.outbox.push(Event::Gossip { from, token, bytes: message.data });
                 }

@@ -26,8 +26,10 @@ mod sync;
 mod task;
 mod transport;
 
+use std::collections::BTreeMap;
+
 use swarmkv_protocol::id::DeviceId;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 pub use command::{AskError, Command, GossipToken, Verdict};
 pub use config::{NetworkConfig, NetworkError};
@@ -52,7 +54,11 @@ pub use peer::peer_id_text;
 pub struct Network {
     commands: mpsc::Sender<Command>,
     device: DeviceId,
+    scores: watch::Receiver<Scores>,
 }
+
+/// Gossip scores of connected members: below 0 is out of favour, below the thresholds shut out.
+pub type Scores = BTreeMap<DeviceId, f64>;
 
 impl Network {
     /// Binds the listen addresses and starts the task on the current tokio runtime.
@@ -65,10 +71,11 @@ impl Network {
     ) -> Result<(Self, mpsc::Receiver<Event>), NetworkError> {
         let (commands, command_rx) = mpsc::channel(limits::COMMAND_QUEUE);
         let (events, event_rx) = mpsc::channel(limits::EVENT_QUEUE);
-        let task = task::Task::new(config, command_rx, events)?;
+        let (score_tx, scores) = watch::channel(Scores::new());
+        let task = task::Task::new(config, command_rx, events, score_tx)?;
         let device = task.device();
         tokio::spawn(task.run());
-        Ok((Self { commands, device }, event_rx))
+        Ok((Self { commands, device, scores }, event_rx))
     }
 
     /// Hands a command to the task, waiting for room in its queue.
@@ -91,6 +98,12 @@ impl Network {
     #[must_use]
     pub fn is_stopped(&self) -> bool {
         self.commands.is_closed()
+    }
+
+    /// Gossip scores as of the last tick.
+    #[must_use]
+    pub fn scores(&self) -> Scores {
+        self.scores.borrow().clone()
     }
 
     /// This device.

@@ -12,10 +12,11 @@ use libp2p::swarm::ConnectionId;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::{Multiaddr, Swarm};
 use swarmkv_protocol::id::DeviceId;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, timeout};
 use tracing::{debug, info, warn};
 
+use super::Scores;
 use super::behaviour::Behaviour;
 use super::book::Origin;
 use super::command::{Command, GossipToken, Verdict};
@@ -63,6 +64,7 @@ pub(super) struct Task {
     from_streams: mpsc::Receiver<Event>,
     commands: mpsc::Receiver<Command>,
     topic: IdentTopic,
+    scores: watch::Sender<Scores>,
     tick: Interval,
 }
 
@@ -72,6 +74,7 @@ impl Task {
         config: NetworkConfig,
         commands: mpsc::Receiver<Command>,
         events: mpsc::Sender<Event>,
+        scores: watch::Sender<Scores>,
     ) -> Result<Self, NetworkError> {
         let key = transport::keypair(&config.seed)?;
         let device = peer::to_device(&key.public().to_peer_id())
@@ -106,6 +109,7 @@ impl Task {
             from_streams,
             commands,
             topic: scoring::topic(&config.swarm),
+            scores,
             tick,
         };
         task.remember(config.known, now);
@@ -192,6 +196,7 @@ impl Task {
             Command::Publish(bytes) => self.publish(bytes),
             Command::Verdict { token, verdict } => self.verdict(token, verdict),
             Command::SetMembers(members) => self.set_members(members),
+            Command::SetBlocked(blocked) => self.set_blocked(&blocked),
             Command::Dial { addr, peer } => self.dial(&addr, peer),
             Command::Open { session, peer } => self.open_session(session, peer),
             Command::Send { session, frame } => self.send_frame(session, frame),
@@ -251,6 +256,20 @@ impl Task {
         self.dial_due(now);
     }
 
+    fn set_blocked(&mut self, blocked: &BTreeSet<DeviceId>) {
+        self.swarm.behaviour_mut().set_blocked(blocked);
+        blocked.iter().for_each(|device| self.disconnect(device));
+    }
+
+    /// Scores change slowly: they are looked at with every tick, for whoever asks.
+    fn look_at_scores(&mut self) {
+        let gossip = &self.swarm.behaviour_mut().inside().gossip;
+        let members = self.conns.values().filter(|conn| conn.member);
+        let score =
+            |conn: &Conn| Some((conn.peer, gossip.peer_score(&peer::to_peer_id(&conn.peer))?));
+        self.scores.send_replace(members.filter_map(score).collect());
+    }
+
     fn dial(&mut self, addr: &str, device: Option<DeviceId>) {
         let now = Instant::now();
         let Some((parsed, named)) = peer::parse_addr(addr) else {
@@ -308,6 +327,7 @@ impl Task {
     fn on_tick(&mut self) {
         let now = Instant::now();
         self.end_promoted(now);
+        self.look_at_scores();
         let overdue = |conn: &&ConnectionId| {
             self.conns.get(*conn).is_some_and(|conn| {
                 !conn.member && now.duration_since(conn.since) >= limits::STRANGER_LIFETIME

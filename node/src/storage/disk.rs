@@ -189,6 +189,16 @@ impl Disk {
         changed
     }
 
+    /// The block list as last kept.
+    pub(crate) fn blocklist(&self) -> Result<Bytes, StoreError> {
+        Ok(self.meta("blocked")?.unwrap_or_default())
+    }
+
+    /// Keeps the block list. Durable after the next sync.
+    pub(crate) fn set_blocklist(&self, list: Bytes) {
+        self.layers().building.meta.insert("blocked", list);
+    }
+
     /// Remembers that a member was reached at `addr` at Unix millisecond `now`, for the next start;
     /// says whether there is something to sync. Of many, the ones that last worked are kept.
     pub(crate) fn remember_address(&self, device: &DeviceId, addr: &str, now: u64) -> bool {

@@ -27,7 +27,8 @@ pub(super) const STATEMENTS: Table = TableDefinition::new("statements");
 pub(super) const TICKETS: Table = TableDefinition::new("tickets");
 /// device (32) ‖ multiaddress → when it last worked, in Unix milliseconds (8).
 pub(super) const ADDRESSES: Table = TableDefinition::new("addresses");
-/// name → value: `format`, `genesis`, `caught-up`, `fingerprint`, `tcp-port`, `quic-port`.
+/// name → value: `format`, `genesis`, `caught-up`, `fingerprint`, `tcp-port`, `quic-port`,
+/// `blocked`.
 pub(super) const META: Table = TableDefinition::new("meta");
 
 /// Length of a [`Place`] in bytes.

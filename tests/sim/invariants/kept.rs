@@ -18,7 +18,8 @@ pub struct Kept {
 pub fn note(world: &mut World) {
     let mut kept = Vec::new();
     for n in (0..world.nodes.len()).filter(|n| world.honest(*n)) {
-        if world.nodes[n].engine.is_none() || world.nodes[n].rotten.is_some() {
+        let out = world.outcasts.contains(&n);
+        if out || world.nodes[n].engine.is_none() || world.nodes[n].rotten.is_some() {
             continue;
         }
         let keys: Vec<Bytes> = world.nodes[n].disk.borrow().visible.keys().cloned().collect();
@@ -50,7 +51,10 @@ pub fn holds(world: &World, n: usize) -> Result<(), String> {
         });
         if !there {
             let key = String::from_utf8_lossy(key);
-            return Err(format!("kept: node {n} lost what a forked log had on {key}"));
+            let log = version.log;
+            let engine = world.nodes[n].engine.as_ref();
+            let extent = engine.map(|e| e.roster().extent(&log));
+            return Err(format!("kept: node {n} lost what {log:?} had on {key} (it is {extent:?})"));
         }
     }
     Ok(())

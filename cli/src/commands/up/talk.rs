@@ -101,6 +101,15 @@ impl Talk {
                 self.catching_up(from, *received, *planned);
             }
             NodeEvent::CaughtUp => self.caught_up(),
+            NodeEvent::Blocked { device, reason } => self.say(
+                &format!(
+                    "Blocked \"{}\" for an hour: it keeps sending what nobody honest would. The last \
+                     was: {}.",
+                    clean(device),
+                    clean(reason)
+                ),
+                || json!({"event": "blocked", "device": device, "reason": reason}),
+            ),
             NodeEvent::StrangerRefused { what } => {
                 self.say(
                     &format!("Turned a stranger away: {}.", clean(what)),
