@@ -145,7 +145,7 @@ impl World {
         else {
             return;
         };
-        let (heads, aside) = (engine.heads(), engine.counters().set_aside);
+        let heads = engine.heads();
         let keys: Vec<Bytes> = node.disk.borrow().durable.keys().cloned().collect();
         if keys.is_empty() {
             return;
@@ -164,8 +164,8 @@ impl World {
         let Some(slot) = slots.iter().find(shown).cloned() else { return };
         let visible = self.nodes[n].disk.borrow().visible.slots(&key).unwrap_or_default();
         if visible.contains(&slot) {
-            self.nodes[n].disk.borrow_mut().rot(&key, slot);
-            self.nodes[n].rotten = Some(aside);
+            self.nodes[n].disk.borrow_mut().rot(&key, slot.clone());
+            self.nodes[n].rotten = Some((key, slot));
         }
     }
 

@@ -11,6 +11,7 @@ use swarmkv_protocol::id::{DeviceId, Hash, LogId};
 use swarmkv_protocol::io::{Change, Output, SessionId, Token};
 use swarmkv_protocol::memory::MemoryStore;
 use swarmkv_protocol::roster::Roster;
+use swarmkv_protocol::store::{RawSlot, Store as _};
 use swarmkv_protocol::time::Now;
 
 use crate::disk::{Disk, Shared};
@@ -49,8 +50,8 @@ pub struct Node {
     pub shown: BTreeMap<LogId, u64>,
     /// Heads at the last check of this life.
     pub last_heads: BTreeMap<LogId, u64>,
-    /// A slot on its disk is damaged, and so many histories had been set aside before.
-    pub rotten: Option<u64>,
+    /// A slot on its disk is damaged: its key, and its place.
+    pub rotten: Option<(Bytes, RawSlot)>,
     /// Histories set aside in this life, as last seen.
     pub set_aside: u64,
     /// Something was once set aside here.
@@ -91,6 +92,13 @@ impl Node {
 
     /// What is set aside goes back, and that is right.
     pub fn notice_set_aside(&mut self) {
+        // What was replaced or dropped unread cannot be noticed any more.
+        let disk = Rc::clone(&self.disk);
+        let there = |(key, slot): &(Bytes, RawSlot)| {
+            let slots = disk.borrow().visible.slots(key).unwrap_or_default();
+            slots.iter().any(|one| (one.branch, one.seq) == (slot.branch, slot.seq))
+        };
+        self.rotten = self.rotten.take().filter(there);
         let Some(engine) = self.engine.as_ref() else { return };
         let now = engine.counters().set_aside;
         if now > self.set_aside {

@@ -2,6 +2,7 @@
 
 mod binary;
 mod device;
+pub mod rogue;
 mod wait;
 
 pub use binary::{Ran, binary, signal};

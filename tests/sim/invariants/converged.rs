@@ -28,6 +28,10 @@ pub fn lacking(world: &World) -> Option<String> {
         if engine.logs().iter().any(|log| log.aside) {
             return Some(format!("node {n} has something set aside"));
         }
+        let mut gone = engine.roster().revoked().map(|(device, ..)| device);
+        if gone.any(|device| engine.lacks_cut(device)) {
+            return Some(format!("node {n} lacks a log as it was when it was cut"));
+        }
         if !engine.caught_up() {
             return Some(format!("node {n} is catching up"));
         }

@@ -54,7 +54,9 @@ pub fn holds(world: &World, n: usize) -> Result<(), String> {
             let log = version.log;
             let engine = world.nodes[n].engine.as_ref();
             let extent = engine.map(|e| e.roster().extent(&log));
-            return Err(format!("kept: node {n} lost what {log:?} had on {key} (it is {extent:?})"));
+            return Err(format!(
+                "kept: node {n} lost what {log:?} had on {key} (it is {extent:?})"
+            ));
         }
     }
     Ok(())
