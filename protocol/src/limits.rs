@@ -41,6 +41,8 @@ pub const MAX_FRAME: usize = 1280 * 1024;
 pub const MAX_SERVED: usize = 32;
 /// Repair sessions served at once to one peer.
 pub const MAX_SERVED_PER_PEER: usize = 4;
+/// Least pause between two sessions that close a gap in one log, in milliseconds.
+pub const GAP_PAUSE_MS: u64 = 200;
 /// Repair sessions that close gaps at once, one a peer.
 pub const MAX_GAP_PULLS: usize = 4;
 /// Slots tidied in one step after a log moved on.

@@ -13,6 +13,8 @@ pub enum Timer {
     Tidy,
     /// When to go on applying commits that were held.
     Held,
+    /// When to close a gap with a member that one was closed with just before.
+    Gap,
     /// When to check the next stored slots against what was signed.
     Scrub,
 }

@@ -79,6 +79,8 @@ pub struct Town {
     attackers: u8,
     puts: BTreeMap<String, String>,
     rows: Vec<Vec<String>>,
+    /// The attacks so far: what a member wrote before it was taken out stays.
+    past: Vec<&'static str>,
 }
 
 /// Words before a command that pin it to a core, where there are two.
@@ -111,6 +113,7 @@ impl Town {
             attackers: 0,
             puts: BTreeMap::new(),
             rows: Vec::new(),
+            past: Vec::new(),
         };
         town.idle = town.served(usual());
         town
@@ -194,6 +197,7 @@ impl Town {
         self.rows.push(table::row(attack.name, attack.rate, attack.member, &outcome, self.idle));
         assert_eq!(report.wrongly_answered, 0, "{attack:?}");
         assert!(outcome.grown_kb <= MEMORY_KB, "{attack:?}: {outcome:?}");
+        self.past.push(attack.name);
         self.peace(attack);
         outcome
     }
@@ -270,10 +274,11 @@ impl Town {
                     (text("key"), text("value"))
                 });
                 let mut items: BTreeMap<String, String> = items.collect();
-                items.retain(|key, _| !allowed(attack.name, key));
+                items.retain(|key, _| !self.past.iter().any(|past| allowed(past, key)));
                 items
             };
-            until("all that was put is there, and nothing else", || there() == self.puts);
+            let what = format!("all that was put is there, and nothing else ({attack:?})");
+            until(&what, || there() == self.puts);
         }
     }
 

@@ -13,6 +13,7 @@ use super::command::{GossipToken, Verdict};
 use super::event::{Event, Source, Transport};
 use super::limits;
 use super::peer;
+use super::rate::Bucket;
 use super::task::{Conn, Task};
 
 impl Task {
@@ -138,6 +139,7 @@ impl Task {
         info!(peer = %conn.peer, "disconnected");
         let now = Instant::now();
         self.dialer.disconnected(conn.peer, now);
+        self.gossip_budgets.remove(&conn.peer);
         self.outbox.push(Event::Disconnected { peer: conn.peer });
         self.dial_due(now);
     }
@@ -167,7 +169,11 @@ impl Task {
                 let Ok(id) = message_id.0.try_into() else { return };
                 let token = GossipToken { id, from };
                 // A connection that is just being closed after its peer lost its membership.
-                if !self.members.contains(&from) {
+                let now = Instant::now();
+                let full = || Bucket::new(limits::GOSSIP_PER_SECOND, limits::GOSSIP_BURST, now);
+                let budget = self.gossip_budgets.entry(from).or_insert_with(full);
+                let affordable = budget.take_many(message.data.len() as f64, now);
+                if !affordable || !self.members.contains(&from) {
                     self.verdict(token, Verdict::Ignore);
                 } else {
                     self.outbox.push(Event::Gossip { from, token, bytes: message.data });

@@ -20,13 +20,18 @@ impl Bucket {
 
     /// Whether one more may pass now.
     pub(super) fn take(&mut self, now: Instant) -> bool {
+        self.take_many(1.0, now)
+    }
+
+    /// Whether so many more may pass now, all of them.
+    pub(super) fn take_many(&mut self, count: f64, now: Instant) -> bool {
         let passed = now.saturating_duration_since(self.at).as_secs_f64();
         self.at = now;
         self.tokens = (self.tokens + passed * self.per_second).min(self.burst);
-        if self.tokens < 1.0 {
+        if self.tokens < count {
             return false;
         }
-        self.tokens -= 1.0;
+        self.tokens -= count;
         true
     }
 }

@@ -27,6 +27,7 @@ use super::join::Joins;
 use super::limits;
 use super::outbox::Outbox;
 use super::peer;
+use super::rate::Bucket;
 use super::scoring;
 use super::sync::Sessions;
 use super::transport;
@@ -65,6 +66,8 @@ pub(super) struct Task {
     commands: mpsc::Receiver<Command>,
     topic: IdentTopic,
     scores: watch::Sender<Scores>,
+    /// What each connected peer may still gossip.
+    pub(super) gossip_budgets: HashMap<DeviceId, Bucket>,
     tick: Interval,
 }
 
@@ -110,6 +113,7 @@ impl Task {
             commands,
             topic: scoring::topic(&config.swarm),
             scores,
+            gossip_budgets: HashMap::new(),
             tick,
         };
         task.remember(config.known, now);

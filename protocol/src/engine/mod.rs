@@ -78,6 +78,8 @@ pub struct Engine<S> {
     wanted: BTreeSet<DeviceId>,
     /// Members that showed that something of a log is missing here, and up to where.
     gaps: BTreeMap<DeviceId, BTreeMap<LogId, u64>>,
+    /// When a session to close a gap with a member may begin again.
+    gap_pause: BTreeMap<DeviceId, u64>,
     serving: BTreeMap<SessionId, Serve>,
     distrust: BTreeMap<(DeviceId, LogId), u64>,
     introduced: BTreeMap<DeviceId, u64>,
@@ -111,6 +113,7 @@ impl<S: Store> Engine<S> {
             pulls: BTreeMap::new(),
             wanted: BTreeSet::new(),
             gaps: BTreeMap::new(),
+            gap_pause: BTreeMap::new(),
             serving: BTreeMap::new(),
             distrust: BTreeMap::new(),
             introduced: BTreeMap::new(),
@@ -210,6 +213,7 @@ impl<S: Store> Engine<S> {
         self.introduced.remove(&peer);
         self.serving.retain(|_, serve| serve.peer != peer);
         self.gaps.remove(&peer);
+        self.gap_pause.remove(&peer);
         self.end_pulls(|pull| pull.peer == peer);
         if self.peers.is_empty() {
             self.timers.clear(Timer::Repair);
@@ -242,7 +246,8 @@ impl<S: Store> Engine<S> {
                 // Slots written in this call cannot be read yet: the next call goes on.
                 Timer::Tidy if self.replica.unread() => {}
                 Timer::Tidy => self.tidy(now)?,
-                Timer::Held => {}
+                // What is due then is begun after every call.
+                Timer::Held | Timer::Gap => {}
             }
         }
         Ok(())

@@ -6,7 +6,9 @@ use super::Engine;
 use crate::digest;
 use crate::id::{DeviceId, LogId};
 use crate::io::{Fault, Output, SessionId};
-use crate::limits::{MAX_GAP_PULLS, MAX_SERVED, MAX_SERVED_PER_PEER, REPAIR_EVERY_MS};
+use crate::limits::{
+    GAP_PAUSE_MS, MAX_GAP_PULLS, MAX_SERVED, MAX_SERVED_PER_PEER, REPAIR_EVERY_MS,
+};
 use crate::plant::{self, Plant};
 use crate::reconcile::{Pull, Pulled, Serve, Served};
 use crate::store::Store;
@@ -56,6 +58,11 @@ impl<S: Store> Engine<S> {
             if busy || running.count() >= MAX_GAP_PULLS {
                 continue;
             }
+            let pause = self.gap_pause.get(&peer).copied().unwrap_or(0);
+            if now.mono < pause {
+                self.timers.set(Timer::Gap, pause.min(self.timers.at(Timer::Gap)));
+                continue;
+            }
             let gaps = self.gaps.remove(&peer).unwrap_or_default();
             let replica = &self.replica;
             let open = |(log, upto): &(&LogId, &u64)| {
@@ -67,6 +74,7 @@ impl<S: Store> Engine<S> {
             }
             let session = self.new_session();
             self.replica.counters.gap_pulls += 1;
+            self.gap_pause.insert(peer, now.mono + GAP_PAUSE_MS);
             let pull = Pull::close_gaps(session, peer, &logs, now, &mut self.replica);
             self.pulls.insert(session, pull);
         }
