@@ -259,11 +259,14 @@ pub struct Up {
 const INVITE_HELP: &str = "\
 The ticket alone is on standard output. Whoever has it can join, once: send it
 over a channel you trust. This device must be up and reachable for the join.
+With --confirm the command stays and asks, for each device that comes, whether
+it shows the same two words; no answer is no admission.
 
 Examples:
   swarmkv invite
   swarmkv invite --role reader --expires 1h
   swarmkv invite --prefix photos/ --quota 100000000
+  swarmkv invite --confirm
   swarmkv invite --qr";
 
 /// See [`Command::Invite`].
@@ -284,6 +287,9 @@ pub struct Invite {
     /// How many devices it admits
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     pub uses: u32,
+    /// Stay, and admit a device only after a person here has compared the check words
+    #[arg(long)]
+    pub confirm: bool,
     /// Also draw the ticket as a QR code, on standard error
     #[arg(long)]
     pub qr: bool,
@@ -291,7 +297,8 @@ pub struct Invite {
 
 const JOIN_HELP: &str = "\
 White space that a chat program put into the ticket does no harm. Both sides
-show the same two check words. `-` reads the ticket from standard input, which
+show the same two check words. If the ticket was made with --confirm, it waits
+up to ten minutes for the other side to confirm them. `-` reads the ticket from standard input, which
 keeps it out of the shell's history.
 
 Examples:

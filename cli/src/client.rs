@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use swarmkv_node::api::wire::{
-    GetAnswer, GetRequest, InviteAnswer, InviteRequest, ListAnswer, ListRequest, MemberInfo,
-    PeerInfo, RevokeAnswer, RevokeRequest, Status, WriteAnswer, WriteOp, WriteRequest,
+    ConfirmRequest, GetAnswer, GetRequest, InviteAnswer, InviteRequest, KnockInfo, ListAnswer,
+    ListRequest, MemberInfo, PeerInfo, RevokeAnswer, RevokeRequest, Status, WriteAnswer, WriteOp,
+    WriteRequest,
 };
 use swarmkv_node::api::{Client, ClientError};
 
@@ -69,6 +70,16 @@ impl Peer {
     /// Asks for everybody who is or was a member.
     pub async fn members(&mut self) -> Result<Vec<MemberInfo>, Failure> {
         in_time(self.timeout, self.client.members(), &self.data_dir).await
+    }
+
+    /// Asks which devices wait for a person to compare their check words.
+    pub async fn knocks(&mut self) -> Result<Vec<KnockInfo>, Failure> {
+        in_time(self.timeout, self.client.knocks(), &self.data_dir).await
+    }
+
+    /// Says whether a device's check words are the same on both sides.
+    pub async fn confirm(&mut self, request: &ConfirmRequest) -> Result<(), Failure> {
+        in_time(self.timeout, self.client.confirm(request), &self.data_dir).await
     }
 
     /// Takes a device out, or says what that would do; the peer waits for others up to twice as long as

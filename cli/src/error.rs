@@ -239,6 +239,9 @@ impl From<JoinError> for Failure {
             JoinError::Ticket(_) => {
                 Self::usage(message).hint("Copy the whole line that `swarmkv invite` printed.")
             }
+            JoinError::Unconfirmed { .. } => Self::new(Kind::Timeout, message)
+                .hint("Ask there for them to be confirmed, then join again with the same ticket."),
+            JoinError::Declined => Self::new(Kind::NotAllowed, message).hint(ASK),
             JoinError::Revoked => Self::new(Kind::NotAllowed, message).hint(
                 "A new key can join. Move this data directory away, or choose another with: \
                  --data-dir DIR",

@@ -18,7 +18,7 @@ use swarmkv_protocol::ticket::{Invite, JoinAnswer};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tracing::{debug, info};
 
-use crate::api::wire::{MemberInfo, PeerInfo, Status};
+use crate::api::wire::{KnockInfo, MemberInfo, PeerInfo, Status};
 use crate::blocklist::Blocklist;
 use crate::clock::{self, Clock};
 use crate::data_dir::DataDir;
@@ -43,6 +43,8 @@ pub(crate) enum Request {
     Invite([u8; 16], Invite, oneshot::Sender<Result<(), InviteError>>),
     Status(oneshot::Sender<Status>),
     Members(oneshot::Sender<Vec<MemberInfo>>),
+    Knocks(oneshot::Sender<Vec<KnockInfo>>),
+    Confirm(DeviceId, bool),
     /// Pull all that connected members have; answered when that is done.
     PullAll(oneshot::Sender<()>),
     /// How things stand with the device of this name.
@@ -306,6 +308,10 @@ impl Driver {
                 self.invites.insert(token, reply);
                 self.feed(Input::Invite { token, secret, invite })?;
             }
+            Request::Knocks(reply) => {
+                let _ = reply.send(self.knocks());
+            }
+            Request::Confirm(device, same) => self.feed(Input::Confirm { device, same })?,
             Request::Members(reply) => {
                 let _ = reply.send(self.members());
             }
@@ -528,6 +534,8 @@ impl Driver {
                     let _ = reply.send(result.map_err(RevokeError::Refused));
                 }
             }
+            Output::Knocked(knock) => self
+                .tell(NodeEvent::Knocked { device: knock.label, check_words: knock.check_words }),
             Output::MembersChanged => self.members_changed(),
             Output::Admitted { device, label, check_words } => {
                 info!(device = %device.short(), "admitted \"{label}\"");

@@ -91,6 +91,15 @@ pub enum JoinError {
         /// When that was.
         minutes_ago: u64,
     },
+    /// The inviting side wants a person to compare the check words first: join again in a moment.
+    #[error("the inviting side has not confirmed the check words yet: {check_words}")]
+    Unconfirmed {
+        /// The words that this side shows.
+        check_words: String,
+    },
+    /// The inviting side compared the check words and said no.
+    #[error("the inviting side says that the check words are not the same")]
+    Declined,
     /// This device's key was revoked, or it left: that is for ever.
     #[error("this device was taken out of the swarm, and its key can never return")]
     Revoked,

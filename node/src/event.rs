@@ -28,6 +28,13 @@ pub enum NodeEvent {
         /// Its label.
         device: String,
     },
+    /// A device waits for a person to compare its check words.
+    Knocked {
+        /// Its label.
+        device: String,
+        /// The words that it shows.
+        check_words: String,
+    },
     /// A device was admitted on a ticket made here.
     Admitted {
         /// Its label.

@@ -14,8 +14,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
 use crate::api::wire::{
-    Data, InviteAnswer, InviteRequest, ListAnswer, ListRequest, MemberInfo, PeerInfo, RevokeAnswer,
-    RevokeRequest, Sibling, Status, WriteOp, role_from_name,
+    Data, InviteAnswer, InviteRequest, KnockInfo, ListAnswer, ListRequest, MemberInfo, PeerInfo,
+    RevokeAnswer, RevokeRequest, Sibling, Status, WriteOp, role_from_name,
 };
 use crate::clock;
 use crate::driver::Request;
@@ -194,6 +194,7 @@ impl Handle {
             max_bytes: request.quota,
             expires_at,
             uses: request.uses,
+            confirm: request.confirm,
         };
         let secret = clock::random::<16>();
         let (reply, answer) = oneshot::channel();
@@ -211,6 +212,18 @@ impl Handle {
         };
         let role = role.to_string();
         Ok(InviteAnswer { ticket: ticket.to_text(), expires_at, role, addrs })
+    }
+
+    /// Devices that wait for a person to compare their check words; `None` when the peer has stopped.
+    pub async fn knocks(&self) -> Option<Vec<KnockInfo>> {
+        let (reply, answer) = oneshot::channel();
+        self.requests.send(Request::Knocks(reply)).await.ok()?;
+        answer.await.ok()
+    }
+
+    /// Says whether a device's check words are the same on both sides. `None` when the peer has stopped.
+    pub async fn confirm(&self, device: DeviceId, same: bool) -> Option<()> {
+        self.requests.send(Request::Confirm(device, same)).await.ok()
     }
 
     /// Everybody who is or was a member; `None` when the peer has stopped.

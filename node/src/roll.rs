@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use swarmkv_protocol::engine::Engine;
 use swarmkv_protocol::id::DeviceId;
-use swarmkv_protocol::io::RevokeRefused;
+use swarmkv_protocol::io::{Knock, RevokeRefused};
 use swarmkv_protocol::roster::{Member, Roster};
 use tracing::warn;
 
-use crate::api::wire::{Data, MemberInfo};
+use crate::api::wire::{Data, KnockInfo, MemberInfo};
 use crate::clock;
 use crate::driver::Driver;
 use crate::error::RevokeError;
@@ -112,6 +112,16 @@ impl Driver {
             self.alone_at = None;
             self.commands.push_back(Command::SetMembers(BTreeSet::new()));
         }
+    }
+
+    /// Devices that wait for a person's word.
+    pub(crate) fn knocks(&self) -> Vec<KnockInfo> {
+        let info = |knock: &Knock| KnockInfo {
+            device: knock.label.clone(),
+            device_id: knock.device.to_string(),
+            check_words: knock.check_words.clone(),
+        };
+        self.engine.knocks().map(info).collect()
     }
 
     /// Everybody who is or was a member: members first, each in the order of their labels.

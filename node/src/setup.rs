@@ -120,6 +120,9 @@ pub async fn join(
     let answer = message::decode(&answer).map_err(|e| JoinError::Answer(e.to_string()))?;
     let welcome = match answer {
         JoinAnswer::Welcome(welcome) => welcome,
+        JoinAnswer::Refused(Refusal::Unconfirmed) => {
+            return Err(JoinError::Unconfirmed { check_words: ticket.check_words(&key.id()) });
+        }
         JoinAnswer::Refused(refusal) => return Err(refused(refusal)),
         JoinAnswer::Introduced(_) => return Err(JoinError::Answer("out of turn".into())),
     };
@@ -172,10 +175,11 @@ fn refused(refusal: Refusal) -> JoinError {
             device: by.device.short(),
             minutes_ago: minutes_ago(by.at),
         },
-        Refusal::Invalid | Refusal::NotAMember => {
+        Refusal::Invalid | Refusal::NotAMember | Refusal::Unconfirmed => {
             JoinError::Answer("it makes no sense of the request".into())
         }
         Refusal::Revoked(_) => JoinError::Revoked,
+        Refusal::Declined => JoinError::Declined,
         Refusal::Unable => JoinError::Answer("it can admit nobody just now".into()),
     }
 }

@@ -20,6 +20,7 @@ fn writer() -> InviteRequest {
         quota: None,
         expires_ms: 60_000,
         uses: 1,
+        confirm: false,
     }
 }
 

@@ -2,9 +2,10 @@
 
 use crate::codec::{self, Bytes};
 use crate::id::DeviceId;
-use crate::io::{InviteRefused, Output, Token};
+use crate::io::{InviteRefused, Knock, Output, Token};
 use crate::limits::{
-    MAX_JOIN_ANSWER, MAX_JOIN_REQUEST, MAX_LABEL, MAX_STATEMENT, MAX_TICKET_MS, MAX_TICKETS,
+    MAX_JOIN_ANSWER, MAX_JOIN_REQUEST, MAX_KNOCKS, MAX_LABEL, MAX_STATEMENT, MAX_TICKET_MS,
+    MAX_TICKETS,
 };
 use crate::message;
 use crate::replica::Replica;
@@ -96,14 +97,19 @@ impl<S: Store> Replica<S> {
             let Use { device, label, at } = last.clone();
             return Err(Refusal::Used(UsedBy { device, label, at }));
         }
+        let label = tidy_label(&redeem.label, &device);
+        if ticket.confirm && unused {
+            let check_words = ticket.check_words(&device, &me);
+            self.confirmed(Knock { device, label: label.clone(), check_words })?;
+        }
+        let ticket = self.tickets.get(&redeem.ticket).ok_or(Refusal::UnknownTicket)?;
         let grant = Grant {
             device,
-            label: tidy_label(&redeem.label, &device),
+            label: label.clone(),
             role: ticket.role,
             prefix: ticket.prefix.clone(),
             max_bytes: ticket.max_bytes,
         };
-        let label = grant.label.clone();
         let mut ticket = ticket.clone();
         let check_words = ticket.check_words(&device, &me);
         if unused {
@@ -118,6 +124,34 @@ impl<S: Store> Replica<S> {
         }
         self.out.push_back(Output::Admitted { device, label, check_words });
         Ok(self.welcome(&device))
+    }
+
+    /// Whether a person has confirmed a device's check words; if nobody was asked yet, they are now.
+    fn confirmed(&mut self, knock: Knock) -> Result<(), Refusal> {
+        let device = knock.device;
+        match self.knocks.get(&device) {
+            Some((known, said)) if known.check_words == knock.check_words => match said {
+                Some(true) => {
+                    self.knocks.remove(&device);
+                    Ok(())
+                }
+                Some(false) => Err(Refusal::Declined),
+                None => Err(Refusal::Unconfirmed),
+            },
+            None if self.knocks.len() >= MAX_KNOCKS => Err(Refusal::Unable),
+            _ => {
+                self.knocks.insert(device, (knock.clone(), None));
+                self.out.push_back(Output::Knocked(knock));
+                Err(Refusal::Unconfirmed)
+            }
+        }
+    }
+
+    /// A person has compared a device's check words.
+    pub(crate) fn confirm(&mut self, device: DeviceId, same: bool) {
+        if let Some((_, said)) = self.knocks.get_mut(&device) {
+            *said = Some(same);
+        }
     }
 
     /// Whoever was revoked is told so, with the proof.

@@ -86,6 +86,13 @@ pub enum Input {
         /// What is allowed.
         invite: Invite,
     },
+    /// A local user has compared a device's check words.
+    Confirm {
+        /// The device.
+        device: DeviceId,
+        /// Whether they are the same.
+        same: bool,
+    },
     /// A local user takes a device out, or leaves; answered by [`Output::Revoked`].
     Revoke {
         /// Names the request.
@@ -149,6 +156,8 @@ pub enum Output {
     Advanced,
     /// The set of members changed.
     MembersChanged,
+    /// A device holds a ticket of ours that needs a person's word, see [`Input::Confirm`]. Said once.
+    Knocked(Knock),
     /// A device was admitted on a ticket of ours.
     Admitted {
         /// The device.
@@ -158,6 +167,17 @@ pub enum Output {
         /// The words that it shows as well.
         check_words: String,
     },
+}
+
+/// A device that waits for a person to compare its check words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Knock {
+    /// The device.
+    pub device: DeviceId,
+    /// Its name, as it wishes.
+    pub label: String,
+    /// The words that it shows.
+    pub check_words: String,
 }
 
 /// Why a local write was refused. Nothing was written.

@@ -80,6 +80,8 @@ pub const MAX_HEADER: usize = 512 + MAX_RANGES * 20;
 pub const MAX_LABEL: usize = 64;
 /// Open tickets.
 pub const MAX_TICKETS: usize = 256;
+/// Devices that wait for a person to compare their check words.
+pub const MAX_KNOCKS: usize = 16;
 /// Longest life of a ticket, in milliseconds: a week.
 pub const MAX_TICKET_MS: u64 = 7 * 24 * 3_600_000;
 /// Largest answer on the join protocol.

@@ -10,7 +10,7 @@ use crate::crypto::DeviceKey;
 use crate::digest::{self, Entry};
 use crate::gossip::Held;
 use crate::id::{Branch, DeviceId, Hash, LogId, Version};
-use crate::io::{Change, Counters, Fault, LogStatus, Output, SessionId, Token, Verdict};
+use crate::io::{Change, Counters, Fault, Knock, LogStatus, Output, SessionId, Token, Verdict};
 use crate::log::{Chore, Gone, Log, Standing};
 use crate::message::{self, Gossip};
 use crate::plant::{self, Plant};
@@ -38,6 +38,8 @@ pub(crate) struct Replica<S> {
     pub(crate) roster: Roster,
     pub(crate) logs: BTreeMap<Branch, Log>,
     pub(crate) tickets: BTreeMap<crate::id::Hash8, TicketRecord>,
+    /// Devices that wait for a person's word, and what was said: in memory only.
+    pub(crate) knocks: BTreeMap<DeviceId, (Knock, Option<bool>)>,
     pub(crate) store: S,
     pub(crate) random: Random,
     pub(crate) out: VecDeque<Output>,
@@ -88,9 +90,10 @@ impl<S: Store> Replica<S> {
         }
         let mut tickets = BTreeMap::new();
         for (id, record) in &recovered.tickets {
-            let record = codec::decode(record)
-                .map_err(|e| StoreError::failed(format!("ticket {id:?} is damaged: {e}")))?;
-            tickets.insert(*id, record);
+            // One that cannot be read is one more that admits nobody.
+            if let Ok(record) = codec::decode(record) {
+                tickets.insert(*id, record);
+            }
         }
         let mut replica = Self {
             own: LogId { author: me, epoch: 0, shard: 0 },
@@ -118,6 +121,7 @@ impl<S: Store> Replica<S> {
             roster,
             logs,
             tickets,
+            knocks: BTreeMap::new(),
             store,
         };
         let newest = replica

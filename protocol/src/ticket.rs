@@ -142,8 +142,9 @@ pub(crate) struct TicketRecord {
     pub(crate) expires_at: u64,
     pub(crate) uses: u32,
     pub(crate) used: Vec<Use>,
+    pub(crate) confirm: bool,
 }
-tuple_codec!(TicketRecord { key, role, prefix, max_bytes, expires_at, uses, used });
+tuple_codec!(TicketRecord { key, role, prefix, max_bytes, expires_at, uses, used, confirm });
 
 impl TicketRecord {
     pub(crate) fn new(secret: &[u8], invite: &Invite) -> Self {
@@ -155,6 +156,7 @@ impl TicketRecord {
             expires_at: invite.expires_at,
             uses: invite.uses,
             used: Vec::new(),
+            confirm: invite.confirm,
         }
     }
 
@@ -184,6 +186,8 @@ pub struct Invite {
     pub expires_at: u64,
     /// Devices that it admits.
     pub uses: u32,
+    /// Whether a person is to compare the check words before a device is admitted.
+    pub confirm: bool,
 }
 
 /// What anyone may say on the join protocol.
@@ -253,6 +257,10 @@ pub enum Refusal {
     NotAMember,
     /// This device can admit nobody just now.
     Unable,
+    /// A person has yet to compare the check words: ask again.
+    Unconfirmed,
+    /// A person compared the check words and said no.
+    Declined,
     /// The asking device was revoked, or has left: these statements prove it.
     Revoked(Vec<Bytes>),
 }
@@ -266,6 +274,8 @@ impl std::fmt::Display for Refusal {
             Self::Invalid => f.write_str("its request makes no sense"),
             Self::NotAMember => f.write_str("it is no member of this swarm"),
             Self::Revoked(_) => f.write_str("it was revoked: a new key would have to be admitted"),
+            Self::Unconfirmed => f.write_str("its check words have not been confirmed yet"),
+            Self::Declined => f.write_str("its check words were not the right ones"),
             Self::Unable => f.write_str("this device can admit nobody just now"),
         }
     }

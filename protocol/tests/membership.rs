@@ -29,7 +29,14 @@ fn ticket(swarm: &Swarm) -> Ticket {
 fn invite(swarm: &mut Swarm, n: usize, role: Role) -> Result<(), InviteRefused> {
     let token = swarm.token();
     let expires_at = swarm.wall + 60_000;
-    let invite = Invite { role, prefix: Bytes::default(), max_bytes: None, expires_at, uses: 1 };
+    let invite = Invite {
+        role,
+        prefix: Bytes::default(),
+        max_bytes: None,
+        expires_at,
+        uses: 1,
+        confirm: false,
+    };
     swarm.input(n, Input::Invite { token, secret: SECRET, invite });
     let result = swarm.nodes[n].log.iter().find_map(|output| match output {
         Output::Invited(t, result) if *t == token => Some(result.clone()),

@@ -10,6 +10,7 @@ mod demo;
 mod directory;
 mod meeting;
 mod outsiders;
+mod removed;
 mod restored;
 mod tickets;
 mod walk;

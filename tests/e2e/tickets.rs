@@ -40,6 +40,44 @@ fn a_ticket_for_two_admits_two() {
 }
 
 #[test]
+fn a_ticket_to_be_confirmed_admits_only_whom_a_person_confirmed() {
+    use std::io::{BufRead, BufReader, Write};
+    use std::process::Stdio;
+
+    let a = Device::new("a").founded();
+    for (answer, code) in [("n", 5), ("y", 0)] {
+        let mut asking = a
+            .command(["invite", "--confirm"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary starts");
+        let mut ticket = String::new();
+        let mut out = BufReader::new(asking.stdout.take().expect("piped"));
+        out.read_line(&mut ticket).expect("a ticket");
+        let b = Device::new("phone");
+        let joined = std::thread::scope(|scope| {
+            let join = scope.spawn(|| b.join(ticket.trim()));
+            // Nobody is let in before the answer.
+            std::thread::sleep(Duration::from_millis(1500));
+            assert_eq!(a.status()["members"], 1);
+            let mut stdin = asking.stdin.take().expect("piped");
+            writeln!(stdin, "{answer}").expect("it listens");
+            join.join().expect("it ends")
+        });
+        assert_eq!(joined.code, code, "{}", joined.err);
+        if code == 0 {
+            assert!(asking.wait().expect("it ends").success());
+        } else {
+            let _ = asking.kill();
+            let _ = asking.wait();
+        }
+    }
+    assert_eq!(a.status()["members"], 2);
+}
+
+#[test]
 fn an_expired_ticket_admits_nobody() {
     let a = Device::new("a").founded();
     let ticket = a.invite(&["--expires", "1s"]);

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use swarmkv_node::api::Client;
@@ -81,6 +82,8 @@ pub struct Town {
     rows: Vec<Vec<String>>,
     /// The attacks so far: what a member wrote before it was taken out stays.
     past: Vec<&'static str>,
+    /// Towns share the cores: one at a time.
+    _turn: MutexGuard<'static, ()>,
 }
 
 /// Words before a command that pin it to a core, where there are two.
@@ -95,6 +98,8 @@ fn pinned(core: usize) -> Vec<String> {
 
 impl Town {
     pub fn founded() -> Self {
+        static TURN: Mutex<()> = Mutex::new(());
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let pin = pinned(0);
         let device = |label: &str| Device::new(label).launched_by(&pin);
         let owner = device("anna").founded();
@@ -114,6 +119,7 @@ impl Town {
             puts: BTreeMap::new(),
             rows: Vec::new(),
             past: Vec::new(),
+            _turn: turn,
         };
         town.idle = town.served(usual());
         town

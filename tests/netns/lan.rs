@@ -137,6 +137,23 @@ impl Host {
         Device::new(label).options(&[]).launched_by(&words)
     }
 
+    /// The same, run behind these words.
+    pub fn device_behind(&self, label: &str, words: &[String]) -> Device {
+        let mut all: Vec<String> =
+            [binary_of_ip(), "netns", "exec", &self.namespace].map(str::to_owned).into();
+        all.extend_from_slice(words);
+        Device::new(label).options(&[]).launched_by(&all)
+    }
+
+    /// Lets no more than this rate leave the machine (`1024kbit`: 128 kB/s).
+    pub fn shape(&self, name: &str, rate: &str) {
+        let words = ["tc", "qdisc", "add", "dev", name, "root", "tbf", "rate", rate];
+        let mut all = vec!["netns", "exec", &self.namespace];
+        all.extend(words);
+        all.extend(["burst", "32kbit", "latency", "400ms"]);
+        must(&all);
+    }
+
     /// Plugs this machine into a switch, at this address (`10.0.0.1/24`), as interface `name`.
     pub fn plug(&self, name: &str, switch: &Switch, address: &str) {
         let port = port(address);

@@ -3,6 +3,7 @@
 
 mod alone;
 mod discovery;
+mod honest;
 mod lan;
 mod partition;
 mod routed;

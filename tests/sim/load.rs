@@ -98,6 +98,7 @@ impl World {
             max_bytes: None,
             expires_at,
             uses: 1,
+            confirm: false,
         };
         self.input(0, Input::Invite { token, secret, invite })
     }

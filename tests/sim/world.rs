@@ -436,7 +436,7 @@ impl World {
                 self.nodes[n].shown.extend(heads);
             }
             Output::MembersChanged => self.tell_members(n)?,
-            Output::Admitted { .. } | Output::Revoked(..) => {}
+            Output::Admitted { .. } | Output::Revoked(..) | Output::Knocked(_) => {}
         }
         Ok(())
     }

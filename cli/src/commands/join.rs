@@ -1,9 +1,11 @@
 //! `swarmkv join`: becoming a member by a ticket.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 use swarmkv_node::protocol::ticket::Ticket;
+use swarmkv_node::{JoinError, Joined};
 
 use super::read_up_to;
 use crate::args::Join;
@@ -11,15 +13,19 @@ use crate::error::Failure;
 use crate::output::Output;
 use crate::settings::{Settings, label};
 
+/// How long a person may take to compare the check words.
+const CONFIRMED_WITHIN: Duration = Duration::from_secs(600);
+/// How often it is asked whether they have.
+const ASK_EVERY: Duration = Duration::from_secs(1);
 /// Longest ticket text read, white space counted.
 const MAX_TEXT: usize = 16 * 1024;
 
 /// Joins.
 pub async fn run(args: Join, settings: &Settings, out: Output) -> Result<(), Failure> {
     let text = ticket_text(&args.ticket)?;
-    let ticket = Ticket::parse(&text).map_err(swarmkv_node::JoinError::Ticket)?;
+    let ticket = Ticket::parse(&text).map_err(JoinError::Ticket)?;
     let label = label(args.label);
-    let joined = swarmkv_node::join(settings.data_dir(), &ticket, &label, settings.timeout).await?;
+    let joined = admitted(&ticket, &label, settings, out).await?;
     if out.is_json() {
         return out.json(&json!({
             "swarm": joined.swarm,
@@ -37,6 +43,31 @@ pub async fn run(args: Join, settings: &Settings, out: Output) -> Result<(), Fai
     out.talk(format!("Check words: {}. \"{inviter}\" shows the same.", joined.check_words));
     out.talk("Next: swarmkv up");
     Ok(())
+}
+
+/// Asks to be admitted, and again while a person on the other side compares the check words.
+async fn admitted(
+    ticket: &Ticket,
+    label: &str,
+    settings: &Settings,
+    out: Output,
+) -> Result<Joined, Failure> {
+    let until = Instant::now() + CONFIRMED_WITHIN;
+    let mut said = false;
+    loop {
+        match swarmkv_node::join(settings.data_dir(), ticket, label, settings.timeout).await {
+            Err(JoinError::Unconfirmed { check_words }) if Instant::now() < until => {
+                if !said {
+                    out.talk(format!(
+                        "Check words: {check_words}. Waiting until the other side confirms them."
+                    ));
+                }
+                said = true;
+                tokio::time::sleep(ASK_EVERY).await;
+            }
+            joined => return Ok(joined?),
+        }
+    }
 }
 
 /// The ticket's text: from standard input, or from arguments that a paste may have split.

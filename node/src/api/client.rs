@@ -13,8 +13,9 @@ use tokio::net::UnixStream;
 
 use super::socket;
 use super::wire::{
-    ApiError, GetAnswer, GetRequest, InviteAnswer, InviteRequest, ListAnswer, ListRequest,
-    MemberInfo, PeerInfo, RevokeAnswer, RevokeRequest, Status, WriteAnswer, WriteRequest,
+    ApiError, ConfirmRequest, GetAnswer, GetRequest, InviteAnswer, InviteRequest, KnockInfo,
+    ListAnswer, ListRequest, MemberInfo, PeerInfo, RevokeAnswer, RevokeRequest, Status,
+    WriteAnswer, WriteRequest,
 };
 
 /// Why a request could not be made or failed.
@@ -88,6 +89,22 @@ impl Client {
     /// When the peer cannot be reached.
     pub async fn members(&mut self) -> Result<Vec<MemberInfo>, ClientError> {
         self.call(Method::GET, "/v1/members", Vec::new()).await
+    }
+
+    /// Asks which devices wait for a person to compare their check words.
+    ///
+    /// # Errors
+    /// When the peer cannot be reached.
+    pub async fn knocks(&mut self) -> Result<Vec<KnockInfo>, ClientError> {
+        self.call(Method::GET, "/v1/knocks", Vec::new()).await
+    }
+
+    /// Says whether a device's check words are the same on both sides.
+    ///
+    /// # Errors
+    /// When the peer refuses, or cannot be reached.
+    pub async fn confirm(&mut self, request: &ConfirmRequest) -> Result<(), ClientError> {
+        self.post("/v1/confirm", request).await
     }
 
     /// Takes a device out, or says what that would do.

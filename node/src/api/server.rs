@@ -8,14 +8,14 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use swarmkv_protocol::id::Version;
+use swarmkv_protocol::id::{DeviceId, Version};
 use swarmkv_protocol::io::RevokeRefused;
 
 use super::socket::Listening;
 use super::wire::{
-    ApiError, ErrorKind, GetAnswer, GetRequest, InviteAnswer, InviteRequest, ListAnswer,
-    ListRequest, MemberInfo, PeerInfo, RevokeAnswer, RevokeRequest, Status, WriteAnswer,
-    WriteRequest,
+    ApiError, ConfirmRequest, ErrorKind, GetAnswer, GetRequest, InviteAnswer, InviteRequest,
+    KnockInfo, ListAnswer, ListRequest, MemberInfo, PeerInfo, RevokeAnswer, RevokeRequest, Status,
+    WriteAnswer, WriteRequest,
 };
 use crate::error::{InviteError, ReadError, RevokeError, WriteError};
 use crate::handle::Handle;
@@ -34,6 +34,8 @@ pub(crate) async fn serve(mut socket: Listening, handle: Handle) {
         .route("/v1/list", post(list))
         .route("/v1/invite", post(invite))
         .route("/v1/members", get(members))
+        .route("/v1/knocks", get(knocks))
+        .route("/v1/confirm", post(confirm))
         .route("/v1/revoke", post(revoke))
         .route("/v1/status", get(status))
         .route("/v1/peers", get(peers))
@@ -104,6 +106,17 @@ async fn invite(
 
 async fn members(State(handle): State<Handle>) -> Answer<Vec<MemberInfo>> {
     handle.members().await.map(Json).ok_or_else(stopped)
+}
+
+async fn knocks(State(handle): State<Handle>) -> Answer<Vec<KnockInfo>> {
+    handle.knocks().await.map(Json).ok_or_else(stopped)
+}
+
+async fn confirm(State(handle): State<Handle>, request: Body<ConfirmRequest>) -> Answer<()> {
+    let request = body(request)?;
+    let device = request.device_id.parse::<DeviceId>();
+    let device = device.map_err(|e| ApiError::new(ErrorKind::Invalid, e.to_string()))?;
+    handle.confirm(device, request.same).await.map(Json).ok_or_else(stopped)
 }
 
 async fn revoke(

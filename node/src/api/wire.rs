@@ -210,6 +210,9 @@ pub struct InviteRequest {
     pub expires_ms: u64,
     /// Devices that it admits.
     pub uses: u32,
+    /// Whether a person is to compare the check words first, see [`KnockInfo`].
+    #[serde(default)]
+    pub confirm: bool,
 }
 
 /// A ticket.
@@ -223,6 +226,27 @@ pub struct InviteAnswer {
     pub role: String,
     /// Addresses in it, as multiaddresses.
     pub addrs: Vec<String>,
+}
+
+/// A device that waits for a person to compare its check words.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KnockInfo {
+    /// Its label.
+    pub device: String,
+    /// Its id.
+    pub device_id: String,
+    /// The words that it shows.
+    pub check_words: String,
+}
+
+/// What a person said about a device's check words.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConfirmRequest {
+    /// The device's id.
+    pub device_id: String,
+    /// Whether the words are the same on both sides.
+    pub same: bool,
 }
 
 /// How this peer is.

@@ -28,7 +28,7 @@ pub(super) const STREAM_QUEUE: usize = 4;
 /// Gossip taken from one peer, in bytes a second, and how much may come at once. What is beyond is
 /// dropped without blame: repair brings it, in larger pieces and at this side's own pace.
 pub(super) const GOSSIP_PER_SECOND: f64 = 1_048_576.0;
-pub(super) const GOSSIP_BURST: f64 = 2_097_152.0;
+pub(super) const GOSSIP_BURST: f64 = 262_144.0;
 
 /// Gossipsub's transmit and control limits: its decoder counts its whole receive buffer, so they
 /// stand well above [`MAX_GOSSIP`].

@@ -8,7 +8,7 @@ use crate::crypto::DeviceKey;
 use crate::digest;
 use crate::id::{Branch, DeviceId, LogId};
 use crate::io::{
-    Counters, Fault, Input, LogStatus, Output, RevokeRefused, SessionId, Token, Verdict,
+    Counters, Fault, Input, Knock, LogStatus, Output, RevokeRefused, SessionId, Token, Verdict,
 };
 use crate::limits::{
     CHORE_SLOTS, INTRODUCE_EVERY_MS, MAX_GOSSIP, MAX_LOGS, REPAIR_EVERY_MS, SCRUB_EVERY_MS,
@@ -187,6 +187,7 @@ impl<S: Store> Engine<S> {
             Input::Invite { token, secret, invite } => {
                 self.replica.invite(now, token, secret, &invite);
             }
+            Input::Confirm { device, same } => self.replica.confirm(device, same),
             Input::Revoke { token, device } => self.replica.revoke(token, device),
             Input::PullAll => self.wanted.extend(self.peers.keys()),
             Input::Scrub => self.replica.scrub_all(),
@@ -454,6 +455,11 @@ impl<S: Store> Engine<S> {
     pub fn progress(&self) -> Option<Progress> {
         let pull = self.pulls.values().find(|pull| !pull.gap)?;
         Some(Progress { from: pull.peer, received: pull.received, planned: pull.planned })
+    }
+
+    /// Devices that wait for a person to compare their check words.
+    pub fn knocks(&self) -> impl Iterator<Item = &Knock> {
+        self.replica.knocks.values().filter(|(_, said)| said.is_none()).map(|(knock, _)| knock)
     }
 
     /// Whether something is still to be pulled from a connected member.

@@ -125,9 +125,15 @@ impl Course<'_> {
                     max_bytes: None,
                     expires_at: WALL + self.input.number(),
                     uses: u32::from(self.input.byte()),
+                    confirm: self.input.byte() > 127,
                 };
                 self.feed(Input::Invite { token: Token(1), secret: [5; 16], invite });
                 self.feed(Input::Scrub);
+                if self.input.byte() > 200 {
+                    let (token, device) = (Token(2), self.rogue);
+                    self.feed(Input::PullAll);
+                    self.feed(Input::Revoke { token, device });
+                }
             }
         }
     }

@@ -66,6 +66,7 @@ impl Peers {
             quota: None,
             expires_ms: millis(PATIENCE),
             uses: 1,
+            confirm: false,
         };
         let answer = self.handle(Who::Alice)?.invite(request).await.map_err(broke)?;
         let ticket = Ticket::parse(&answer.ticket).map_err(broke)?;

@@ -74,6 +74,14 @@ impl Talk {
                     || json!({"event": "disconnected", "device": device}),
                 );
             }
+            NodeEvent::Knocked { device, check_words } => self.say(
+                &format!(
+                    "\"{}\" asks to join, and waits for a person to confirm its check words: \
+                     {check_words}.",
+                    clean(device)
+                ),
+                || json!({"event": "knocked", "device": device, "check_words": check_words}),
+            ),
             NodeEvent::Admitted { device, check_words } => self.say(
                 &format!(
                     "Admitted \"{}\". Check words: {check_words}. The new device shows the same.",
