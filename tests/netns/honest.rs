@@ -13,7 +13,7 @@ use swarmkv_tests::{Device, connected, equal, until, until_within};
 use crate::lan::{Host, lan};
 
 /// Bytes of the disk that fills up.
-const SMALL_DISK: &str = "size=6m";
+const SMALL_DISK: &str = "size=4m";
 /// Longest wait for a swarm with a slow member to agree at the end.
 const AGREED: Duration = Duration::from_secs(180);
 
@@ -114,8 +114,8 @@ fn nobody_honest_is_ever_punished() {
             writer.put(&format!("k{}", (puts + n) % 400), &value);
         }
         puts += writers.len();
-        if puts % 60 < writers.len() {
-            anna.put(&format!("big{puts}"), &"y".repeat(200_000));
+        if puts % 24 < writers.len() {
+            anna.put(&format!("big{puts}"), &"y".repeat(100_000));
         }
         for at in [&anna, &others[0], &others[1], &newcomer] {
             assert_eq!(blamed(at), Vec::<Value>::new(), "after {:?}", began.elapsed());
