@@ -25,7 +25,6 @@ use crate::data_dir::DataDir;
 use crate::error::{InviteError, RevokeError, WriteError};
 use crate::event::NodeEvent;
 use crate::network::{AskError, Command, Event, GossipToken, Network, Source, Transport, Verdict};
-use crate::ports;
 use crate::readers::ReadState;
 use crate::roll::{Target, labels};
 use crate::storage::{self, Disk, SyncDone, SyncThread};
@@ -92,7 +91,7 @@ pub(crate) struct Driver {
     pub(crate) network: Network,
     events: broadcast::Sender<NodeEvent>,
     pub(crate) readers: watch::Sender<Arc<ReadState>>,
-    listen_addrs: watch::Sender<Vec<String>>,
+    pub(crate) listen_addrs: watch::Sender<Vec<String>>,
     pub(crate) labels: Arc<BTreeMap<DeviceId, String>>,
     /// The members as of the last change.
     pub(crate) known: BTreeSet<DeviceId>,
@@ -114,9 +113,9 @@ pub(crate) struct Driver {
     pullers: Vec<oneshot::Sender<()>>,
     /// When a device that was taken out stops looking for the others; until then it still tells them.
     pub(crate) alone_at: Option<Instant>,
-    gossip: BTreeMap<Token, GossipToken>,
-    asked: BTreeMap<Token, oneshot::Sender<Vec<u8>>>,
-    sessions: BTreeMap<SessionId, DeviceId>,
+    pub(crate) gossip: BTreeMap<Token, GossipToken>,
+    pub(crate) asked: BTreeMap<Token, oneshot::Sender<Vec<u8>>>,
+    pub(crate) sessions: BTreeMap<SessionId, DeviceId>,
     tokens: u64,
     stop: Option<oneshot::Sender<()>>,
     shown_progress: Option<Instant>,
@@ -265,7 +264,7 @@ impl Driver {
         self.unsynced < UNSYNCED_BYTES && self.stop.is_none()
     }
 
-    fn token(&mut self) -> Token {
+    pub(crate) fn token(&mut self) -> Token {
         self.tokens += 1;
         Token(self.tokens)
     }
@@ -281,7 +280,7 @@ impl Driver {
     // ---- in -----------------------------------------------------------------------------------
 
     /// Gives the core one input and takes its outputs.
-    fn feed(&mut self, input: Input) -> Result<(), String> {
+    pub(crate) fn feed(&mut self, input: Input) -> Result<(), String> {
         match self.engine.handle(self.clock.now(), input) {
             Ok(()) => {}
             Err(Fault::Peer { peer, reason, damning: true }) => self.offended(peer, &reason),
@@ -341,102 +340,6 @@ impl Driver {
             Request::Stop(reply) => self.stop = Some(reply),
         }
         Ok(())
-    }
-
-    fn network_event(&mut self, event: Event) -> Result<(), String> {
-        match event {
-            Event::Listening { addr } => {
-                if let Some((transport, port)) = ports::of(&addr) {
-                    self.dirty |= self.disk.set_port(transport, port);
-                }
-                self.listening.insert(addr.clone());
-                self.publish_listening();
-                self.tell(NodeEvent::Listening { addr });
-            }
-            Event::NotListening { addr } => {
-                self.listening.remove(&addr);
-                self.publish_listening();
-            }
-            Event::Connected { peer, addr, source, transport, member, dialer } => {
-                self.links.insert(peer, Link { addr, source, transport, member });
-                self.connected(peer, member, dialer)?;
-            }
-            Event::Disconnected { peer } => {
-                if self.links.remove(&peer).is_some_and(|link| link.member) {
-                    self.tell(NodeEvent::Disconnected { device: self.label(&peer) });
-                    self.feed(Input::Disconnected(peer))?;
-                }
-            }
-            Event::Gossip { from, token: name, bytes } => {
-                let token = self.token();
-                self.gossip.insert(token, name);
-                self.feed(Input::Gossip { token, from, bytes })?;
-            }
-            Event::SessionOpened { session, peer } => {
-                self.feed(Input::SessionOpened(SessionId(session), peer))?;
-            }
-            Event::SessionReady { session } => {
-                self.feed(Input::SessionReady(SessionId(session)))?;
-            }
-            Event::SessionFrame { session, frame } => {
-                self.feed(Input::SessionFrame(SessionId(session), frame))?;
-            }
-            Event::SessionClosed { session, refused } => {
-                let session = SessionId(session);
-                self.feed(Input::SessionClosed(session))?;
-                if let Some(peer) = self.sessions.remove(&session).filter(|_| refused) {
-                    self.feed(Input::Stranger(peer))?;
-                }
-            }
-            Event::Asked { peer, request, reply } => {
-                let token = self.token();
-                self.asked.insert(token, reply);
-                self.feed(Input::Asked { token, peer, bytes: request })?;
-            }
-            Event::AddressLearned { peer, addr } => {
-                self.dirty |= self.disk.remember_address(&peer, &addr, clock::wall_millis());
-            }
-        }
-        Ok(())
-    }
-
-    fn connected(&mut self, peer: DeviceId, member: bool, dialer: bool) -> Result<(), String> {
-        if !member {
-            return if dialer { self.feed(Input::Stranger(peer)) } else { Ok(()) };
-        }
-        if let Some(link) = self.links.get(&peer) {
-            self.tell(NodeEvent::Connected {
-                device: self.label(&peer),
-                device_id: peer,
-                source: source_word(link.source),
-                transport: transport_word(link.transport),
-                addr: link.addr.clone(),
-            });
-        }
-        self.feed(Input::Connected(peer))
-    }
-
-    fn answered(
-        &mut self,
-        peer: DeviceId,
-        answer: Result<Vec<u8>, AskError>,
-    ) -> Result<(), String> {
-        match answer {
-            Ok(bytes) => self.feed(Input::Answered(peer, bytes))?,
-            Err(e) => {
-                debug!(peer = %peer.short(), "introduction was not answered: {e}");
-                return Ok(());
-            }
-        }
-        if self.engine.roster().member(&peer).is_none() {
-            // Of another swarm, or not admitted: left alone for a while.
-            self.commands.push_back(Command::Disconnect { peer });
-        }
-        Ok(())
-    }
-
-    fn publish_listening(&self) {
-        self.listen_addrs.send_replace(self.listening.iter().cloned().collect());
     }
 
     // ---- out ----------------------------------------------------------------------------------

@@ -27,6 +27,7 @@ mod driver;
 mod error;
 mod event;
 mod handle;
+mod incoming;
 mod keystore;
 pub mod network;
 mod node;

@@ -94,15 +94,16 @@ async fn observe(count: u8, seconds: u64) -> Seen {
     let (mut sent, mut least_honest, mut graylisted) = (0u64, f64::MAX, None);
     let mut tick = 0u64;
     while began.elapsed() < Duration::from_secs(seconds) {
-        for n in 0..rogue {
+        for (n, one) in peers[..rogue].iter().enumerate() {
             // The first is quiet; of the others each is a little slower than the one before.
-            if n > 0 && tick % (2 + n as u64) == 0 || rogue == 1 && tick % 3 == 0 {
+            let pace = if rogue == 1 { 3 } else { 2 + n as u64 };
+            if (n > 0 || rogue == 1) && tick.is_multiple_of(pace) {
                 let message = format!("good {n} {tick}").into_bytes();
-                peers[n].net.send(Command::Publish(message)).await;
+                one.net.send(Command::Publish(message)).await;
                 sent += 1;
             }
         }
-        if tick % 10 == 0 {
+        if tick.is_multiple_of(10) {
             let message = [BAD, format!(" {tick}").as_bytes()].concat();
             peers[rogue].net.send(Command::Publish(message)).await;
         }

@@ -47,9 +47,11 @@ fn what_an_honest_peer_could_pass_on_is_never_punished() {
         ("replay", 50),
         ("lying-digest", 5),
         ("sessions", 50),
+        ("newer-frames", 20),
     ] {
         let outcome = town.attacked(&Attack::member(name, rate));
-        assert_eq!(outcome.blocked_by, 0, "{name}: {outcome:?}");
+        assert_eq!((outcome.blocked_by, outcome.offences), (0, 0), "{name}: {outcome:?}");
+        assert!(outcome.least_score >= 0.0, "{name}: {outcome:?}");
         assert!(outcome.sent > 0, "{name}: {outcome:?}");
     }
     town.report();

@@ -58,11 +58,22 @@ pub struct Outcome {
     /// When every victim had stopped listening to it: blocked it, or let its gossip score sink below
     /// where anything is taken.
     pub cut_off_ms: Option<u64>,
+    /// The least gossip score that any victim gave the attacker, and the most offences it counted.
+    pub least_score: f64,
+    pub offences: usize,
     /// Victims that blocked the attacker.
     pub blocked_by: usize,
     pub latency: Latency,
     /// The most that any victim's peak memory grew by.
     pub grown_kb: u64,
+}
+
+/// What was seen of an attacker from its victims' side.
+#[derive(Clone, Copy, Debug, Default)]
+struct Watched {
+    cut_off_ms: Option<u64>,
+    least_score: f64,
+    offences: usize,
 }
 
 /// From a put on one member to its being readable on another.
@@ -188,14 +199,16 @@ impl Town {
             .expect("the attacker starts");
         let watch = self.watch(attack.time);
         let latency = self.served(attack.time);
-        let cut_off_ms = self.runtime.block_on(watch).expect("the watch ends");
+        let watched = self.runtime.block_on(watch).expect("the watch ends");
         let done = running.wait_with_output().expect("the attacker ends");
         assert!(done.status.success(), "{attack:?}: the attacker could not begin");
         let report: Report = serde_json::from_slice(&done.stdout).expect("a report");
         let grown = self.members.iter().zip(before).map(|(m, b)| m.peak_memory_kb() - b);
         let outcome = Outcome {
             sent: report.sent,
-            cut_off_ms,
+            cut_off_ms: watched.cut_off_ms,
+            least_score: watched.least_score,
+            offences: watched.offences,
             blocked_by: self.blocked_by(),
             latency,
             grown_kb: grown.max().unwrap_or(0),
@@ -209,12 +222,13 @@ impl Town {
     }
 
     /// Watches when the last victim stops listening to the attacker, from its first connection on.
-    fn watch(&self, time: Duration) -> tokio::task::JoinHandle<Option<u64>> {
+    fn watch(&self, time: Duration) -> tokio::task::JoinHandle<Watched> {
         let dirs: Vec<_> = self.members.iter().map(|m| m.dir().to_owned()).collect();
         self.runtime.spawn(async move {
             let end = Instant::now() + time;
             let mut seen: Option<Instant> = None;
             let mut deaf = vec![false; dirs.len()];
+            let mut watched = Watched::default();
             let mut clients = Vec::new();
             for dir in &dirs {
                 clients.push(Client::connect(dir).await.expect("a running peer"));
@@ -228,17 +242,20 @@ impl Town {
                     if rogue.connected {
                         seen.get_or_insert_with(Instant::now);
                     }
+                    watched.offences = watched.offences.max(rogue.offences);
+                    watched.least_score = watched.least_score.min(rogue.score.unwrap_or(0.0));
                     let sunk = rogue.score.is_some_and(|score| score <= GRAYLISTED);
                     *deaf |= sunk || rogue.blocked_until.is_some();
                 }
                 if let Some(seen) = seen
+                    && watched.cut_off_ms.is_none()
                     && deaf.iter().all(|deaf| *deaf)
                 {
-                    return u64::try_from(seen.elapsed().as_millis()).ok();
+                    watched.cut_off_ms = u64::try_from(seen.elapsed().as_millis()).ok();
                 }
                 tokio::time::sleep(PACE).await;
             }
-            None
+            watched
         })
     }
 

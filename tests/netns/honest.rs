@@ -29,6 +29,20 @@ fn faketime() -> Option<String> {
     found.lines().next().map(str::to_owned)
 }
 
+/// A device whose clock is more than a year ahead.
+fn with_a_wrong_clock(host: &Host) -> Device {
+    match faketime() {
+        Some(library) => {
+            let words = ["env", &format!("LD_PRELOAD={library}"), "FAKETIME=+400d"];
+            host.device_behind("clock", &words.map(str::to_owned))
+        }
+        None => {
+            eprintln!("SKIPPED in part: libfaketime is not installed, no clock is wrong");
+            host.device("clock")
+        }
+    }
+}
+
 fn blamed(at: &Device) -> Vec<Value> {
     let guilty = |peer: &Value| {
         peer["offences"] != 0
@@ -68,22 +82,15 @@ fn nobody_honest_is_ever_punished() {
     let hosts = ["anna", "bert", "slow", "clock", "late", "disk"];
     let hosts: Vec<Host> = hosts.iter().zip(1..).map(|(name, n)| host(n, name)).collect();
     let anna = hosts[0].device("anna").founded();
-    let mut others = Vec::new();
-    for (i, label) in ["bert", "slow", "clock", "late", "disk"].into_iter().enumerate() {
-        let device = match (label, faketime()) {
-            ("clock", Some(library)) => {
-                let lie =
-                    ["env", &format!("LD_PRELOAD={library}"), "FAKETIME=+400d"].map(str::to_owned);
-                hosts[i + 1].device_behind(label, &lie)
-            }
-            ("clock", None) => {
-                eprintln!("SKIPPED in part: libfaketime is not installed, no clock is wrong");
-                hosts[i + 1].device(label)
-            }
-            _ => hosts[i + 1].device(label),
-        };
-        others.push(device);
-    }
+    let others: Vec<Device> = ["bert", "slow", "clock", "late", "disk"]
+        .into_iter()
+        .zip(&hosts[1..])
+        .map(
+            |(label, host)| {
+                if label == "clock" { with_a_wrong_clock(host) } else { host.device(label) }
+            },
+        )
+        .collect();
     let small = SmallDisk::under(others[4].dir());
     if small.is_none() {
         eprintln!("SKIPPED in part: nothing can be mounted here, no disk is full");
@@ -104,25 +111,7 @@ fn nobody_honest_is_ever_punished() {
     newcomer.put("newcomer", "says hello");
     others[3].up();
 
-    let began = Instant::now();
-    let value = "x".repeat(1_000);
-    let mut puts = 0;
-    let mut full = false;
-    while began.elapsed() < lasting() {
-        let writers = [&anna, &others[0], &others[1], &others[2], &others[3], &newcomer];
-        for (n, writer) in writers.into_iter().enumerate() {
-            writer.put(&format!("k{}", (puts + n) % 400), &value);
-        }
-        puts += writers.len();
-        if puts % 24 < writers.len() {
-            anna.put(&format!("big{puts}"), &"y".repeat(100_000));
-        }
-        for at in [&anna, &others[0], &others[1], &newcomer] {
-            assert_eq!(blamed(at), Vec::<Value>::new(), "after {:?}", began.elapsed());
-        }
-        full |= small.is_some() && others[4].run(["status"]).code != 0;
-    }
-    println!("{puts} puts in {:?}, disk full: {full}; honest peers punished: 0", began.elapsed());
+    trouble(&anna, &others, &newcomer, small.is_some());
     let rest: Vec<&Device> = [&anna, &newcomer].into_iter().chain(&others[..4]).collect();
     let hash = || rest.iter().map(|device| device.state()).collect::<Vec<_>>();
     until_within(AGREED, "all but the full disk agree", || {
@@ -136,4 +125,27 @@ fn nobody_honest_is_ever_punished() {
     until("the newcomer's word is everywhere", || {
         rest.iter().all(|device| device.get("newcomer").is_some())
     });
+}
+
+/// Everybody writes, and nobody is blamed, for as long as the test lasts.
+fn trouble(anna: &Device, others: &[Device], newcomer: &Device, small_disk: bool) {
+    let began = Instant::now();
+    let value = "x".repeat(1_000);
+    let mut puts = 0;
+    let mut full = false;
+    while began.elapsed() < lasting() {
+        let writers = [anna, &others[0], &others[1], &others[2], &others[3], newcomer];
+        for (n, writer) in writers.into_iter().enumerate() {
+            writer.put(&format!("k{}", (puts + n) % 400), &value);
+        }
+        puts += writers.len();
+        if puts % 24 < writers.len() {
+            anna.put(&format!("big{puts}"), &"y".repeat(100_000));
+        }
+        for at in [anna, &others[0], &others[1], newcomer] {
+            assert_eq!(blamed(at), Vec::<Value>::new(), "after {:?}", began.elapsed());
+        }
+        full |= small_disk && others[4].run(["status"]).code != 0;
+    }
+    println!("{puts} puts in {:?}, disk full: {full}; honest peers punished: 0", began.elapsed());
 }

@@ -1,5 +1,7 @@
 //! Style that a machine can check: headers, sizes, what may not be named where, which way arrows run.
 
+mod supply;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

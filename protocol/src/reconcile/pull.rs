@@ -13,7 +13,7 @@ use crate::log::{Chore, Log, Staged, Standing};
 use crate::message::{self, Digest, End, Plan, Planned, Repair, SlotRecord, Start, Statements};
 use crate::op::{Op, Slot};
 use crate::replica::{Replica, proves};
-use crate::store::{Store, Write};
+use crate::store::{Store, StoreError, Write};
 use crate::time::Now;
 
 /// Room for what the source writes while it streams: set aside beyond the size signed at the start.
@@ -260,16 +260,7 @@ impl Pull {
             return Err(self.nonsense("header of another log"));
         }
         let distrusted = distrust.get(&(self.peer, start.log)).is_some_and(|t| *t > now.mono);
-        let hash = header.hash();
-        let known_bad = replica.branches(start.log).any(|b| b.frozen == Some(hash));
-        let unjudged = |b: &Log| b.standing == Standing::Unjudged && b.head_hash() == hash;
-        if replica.branches(start.log).any(unjudged)
-            || replica.at_cut(start.log)
-            || replica.over_quota(claim)
-        {
-            return Ok(None);
-        }
-        if distrusted || known_bad || replica.stands(&header)? == Stands::Here {
+        if distrusted || is_superfluous(&header, replica)? {
             return Ok(None);
         }
         if replica.own_log() == start.log {
@@ -524,6 +515,20 @@ impl Pull {
         replica.counters.logs_repaired += 1;
         self.learned = true;
     }
+}
+
+/// Whether a log with this header is here already, cannot be taken in, or must not.
+fn is_superfluous<S: Store>(
+    header: &VerifiedHeader,
+    replica: &Replica<S>,
+) -> Result<bool, StoreError> {
+    let (log, hash) = (header.header().log, header.hash());
+    let known_bad = |b: &Log| b.frozen == Some(hash);
+    let unjudged = |b: &Log| b.standing == Standing::Unjudged && b.head_hash() == hash;
+    Ok(replica.branches(log).any(|b| known_bad(b) || unjudged(b))
+        || replica.at_cut(log)
+        || replica.over_quota(header.header())
+        || replica.stands(header)? == Stands::Here)
 }
 
 /// The entries of logs that the peer was told otherwise of; of one that was let go of, that nothing is

@@ -158,7 +158,7 @@ impl Assault<'_> {
                 let pick = usize::try_from(n).unwrap_or(0) % self.overheard.len().max(1);
                 self.overheard.get(pick).cloned().into_iter().collect()
             }
-            "lying-digest" | "giant-digest" | "sessions" | "nonsense-frames" => {
+            "lying-digest" | "giant-digest" | "sessions" | "nonsense-frames" | "newer-frames" => {
                 return self.session().await;
             }
             other => unreachable!("no such attack: {other}"),
@@ -213,6 +213,7 @@ impl Assault<'_> {
         match self.rogue.orders.attack.as_str() {
             "lying-digest" => message::encode(&digest(200)),
             "giant-digest" => message::encode(&digest(15_000)),
+            "newer-frames" => Forger::newer_version(n),
             "sessions" => message::encode(&Repair::Hello(Hash::new([3; 32]))),
             _ => message::encode(&Repair::Done),
         }

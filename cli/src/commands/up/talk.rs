@@ -74,6 +74,29 @@ impl Talk {
                     || json!({"event": "disconnected", "device": device}),
                 );
             }
+            NodeEvent::CatchingUp { from, received, planned } => {
+                self.catching_up(from, *received, *planned);
+            }
+            NodeEvent::CaughtUp => self.caught_up(),
+            NodeEvent::StrangerRefused { what } => {
+                self.say(
+                    &format!("Turned a stranger away: {}.", clean(what)),
+                    || json!({"event": "stranger_refused", "what": what}),
+                );
+            }
+            NodeEvent::Trouble { message } => {
+                self.say(
+                    &format!("Trouble: {}", clean(message)),
+                    || json!({"event": "trouble", "message": message}),
+                );
+            }
+            about_members => self.about_members(about_members),
+        }
+    }
+
+    /// Tells who comes and who has to go.
+    fn about_members(&self, event: &NodeEvent) {
+        match event {
             NodeEvent::Knocked { device, check_words } => self.say(
                 &format!(
                     "\"{}\" asks to join, and waits for a person to confirm its check words: \
@@ -105,10 +128,6 @@ impl Talk {
                 let line = format!("{how} Its copy stays readable; nothing is sent or received.");
                 self.say(&line, || json!({"event": "expelled", "by": by}));
             }
-            NodeEvent::CatchingUp { from, received, planned } => {
-                self.catching_up(from, *received, *planned);
-            }
-            NodeEvent::CaughtUp => self.caught_up(),
             NodeEvent::Blocked { device, reason } => self.say(
                 &format!(
                     "Blocked \"{}\" for an hour: it keeps sending what nobody honest would. The last \
@@ -118,18 +137,7 @@ impl Talk {
                 ),
                 || json!({"event": "blocked", "device": device, "reason": reason}),
             ),
-            NodeEvent::StrangerRefused { what } => {
-                self.say(
-                    &format!("Turned a stranger away: {}.", clean(what)),
-                    || json!({"event": "stranger_refused", "what": what}),
-                );
-            }
-            NodeEvent::Trouble { message } => {
-                self.say(
-                    &format!("Trouble: {}", clean(message)),
-                    || json!({"event": "trouble", "message": message}),
-                );
-            }
+            _ => {}
         }
     }
 
