@@ -36,8 +36,15 @@ pub(crate) fn load(dir: &Path) -> Result<DeviceKey, DirError> {
     if meta.mode() & 0o077 != 0 {
         return Err(bad("can be read by others; take their rights away with: chmod 600"));
     }
+    if meta.uid() != fs::metadata(dir).map_err(DirError::io(dir))?.uid() {
+        return Err(bad("belongs to another user than its directory"));
+    }
     let mut seed = Zeroizing::new([0; 32]);
     let mut file = File::open(&path).map_err(DirError::io(&path))?;
+    let opened = file.metadata().map_err(DirError::io(&path))?;
+    if (opened.dev(), opened.ino()) != (meta.dev(), meta.ino()) {
+        return Err(bad("was changed while it was looked at"));
+    }
     file.read_exact(&mut seed[..]).map_err(|_| bad("is cut short"))?;
     if meta.len() != 32 {
         return Err(bad("has the wrong length"));
