@@ -345,8 +345,12 @@ impl<S: Store> Replica<S> {
         self.out.push_back(Output::Advanced);
     }
 
-    /// Lets go of what was set aside once it was fetched afresh.
+    /// A log was fetched afresh, or moved on since: lets go of what was set aside of it, or tries again to
+    /// mend it.
     pub(crate) fn resolve_aside(&mut self, log: LogId) {
+        if self.branches(log).all(|branch| branch.standing != Standing::Aside) {
+            return;
+        }
         let seq = self.seq(log);
         let mut writes = Vec::new();
         for (_, branch) in self.logs.range_mut(all(log)) {

@@ -416,6 +416,7 @@ impl<S: Store> Replica<S> {
         self.logs.insert(id, log);
         self.persist(writes);
         self.resolve_cut(id.log);
+        self.resolve_aside(id.log);
         self.out.push_back(Output::Advanced);
     }
 

@@ -2,8 +2,9 @@
 
 use crate::support::Device;
 
-const COMMANDS: [&str; 12] = [
+const COMMANDS: [&str; 16] = [
     "demo", "init", "up", "invite", "join", "put", "get", "del", "ls", "import", "status", "peers",
+    "members", "revoke", "leave", "scrub",
 ];
 
 #[test]

@@ -108,12 +108,9 @@ impl Plan {
         let rogue = Self { nodes: 5, rogue: Some(4), rogue_stays: false, ..plan.clone() };
         match plant {
             Plant::SendBeforeSync | Plant::ForgetSynced => Self { kills: true, ..plan },
-            Plant::Core(
-                Fault::SkipRoot
-                | Fault::RootWithoutContext
-                | Fault::ShowStaged
-                | Fault::SkipSignature,
-            ) => rogue,
+            // Contexts matter where several write the same few keys.
+            Plant::Core(Fault::RootWithoutContext) => Self { keys: 3, writes_every: 80, ..rogue },
+            Plant::Core(Fault::SkipRoot | Fault::ShowStaged | Fault::SkipSignature) => rogue,
             Plant::Core(Fault::LongerReplaces | Fault::ReuseEpoch | Fault::DigestWithoutHeads) => {
                 let unnoticed = plant != Plant::Core(Fault::ReuseEpoch);
                 Self { kills: true, restores: true, unnoticed, nodes: 5, ..plan }

@@ -506,9 +506,7 @@ impl Pull {
         }
         writes.extend(replica.logs.get(&id).map(Log::write));
         replica.persist(writes);
-        if whole {
-            replica.resolve_aside(id.log);
-        }
+        replica.resolve_aside(id.log);
         replica.resolve_cut(id.log);
         replica.note_moved(id);
         replica.out.push_back(Output::Advanced);

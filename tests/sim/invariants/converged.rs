@@ -26,7 +26,9 @@ pub fn lacking(world: &World) -> Option<String> {
             return Some(format!("node {n} has not noticed that its disk is damaged"));
         }
         if engine.logs().iter().any(|log| log.aside) {
-            return Some(format!("node {n} has something set aside"));
+            let logs = engine.logs();
+            let aside: Vec<_> = logs.iter().filter(|log| log.aside).collect();
+            return Some(format!("node {n} has something set aside: {aside:?}"));
         }
         let mut gone = engine.roster().revoked().map(|(device, ..)| device);
         if gone.any(|device| engine.lacks_cut(device)) {
