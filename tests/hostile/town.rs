@@ -203,7 +203,8 @@ impl Town {
         let done = running.wait_with_output().expect("the attacker ends");
         assert!(done.status.success(), "{attack:?}: the attacker could not begin");
         let report: Report = serde_json::from_slice(&done.stdout).expect("a report");
-        let grown = self.members.iter().zip(before).map(|(m, b)| m.peak_memory_kb() - b);
+        let grown = self.members.iter().zip(before);
+        let grown = grown.map(|(m, b)| m.peak_memory_kb().saturating_sub(b));
         let outcome = Outcome {
             sent: report.sent,
             cut_off_ms: watched.cut_off_ms,
