@@ -45,11 +45,13 @@ fn signed_again(message: &[u8], change: impl FnOnce(&mut Header)) -> Vec<u8> {
 
 type Bend = fn(&mut Swarm, Vec<u8>) -> Vec<u8>;
 
-/// Everything that may be handed over, and what it deserves.
-fn rows() -> Vec<(&'static str, Verdict, Bend)> {
-    use Verdict::{Accept, Ignore, Reject};
+/// Something handed over, and what it deserves.
+type Row = (&'static str, Verdict, Bend);
+
+/// What every honest node refuses, whatever it knows.
+fn refused_by_all() -> Vec<Row> {
+    use Verdict::Reject;
     vec![
-        ("genuine", Accept, |_, message| message),
         ("over the limit", Reject, |_, _| vec![VERSION; MAX_GOSSIP + 1]),
         ("nothing", Reject, |_, _| Vec::new()),
         ("no message", Reject, |_, _| vec![VERSION, 0x82, 0xff, 3]),
@@ -99,6 +101,14 @@ fn rows() -> Vec<(&'static str, Verdict, Bend)> {
         ("sequence numbers that contradict each other", Reject, |_, message| {
             signed_again(&message, |header| header.count = 9)
         }),
+    ]
+}
+
+/// What depends on what one knows, or is nobody's fault but its author's.
+fn not_to_be_blamed() -> Vec<Row> {
+    use Verdict::{Accept, Ignore};
+    vec![
+        ("genuine", Accept, |_, message| message),
         ("a newer message version", Ignore, |_, mut message| {
             message[0] = VERSION + 1;
             message
@@ -124,7 +134,7 @@ fn rows() -> Vec<(&'static str, Verdict, Bend)> {
 
 #[test]
 fn each_row_gets_its_verdict_and_only_rejects_are_blamed() {
-    for (name, due, bend) in rows() {
+    for (name, due, bend) in refused_by_all().into_iter().chain(not_to_be_blamed()) {
         let mut swarm = Swarm::new(4);
         let message = genuine(&mut swarm);
         let bent = bend(&mut swarm, message);
