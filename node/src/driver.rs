@@ -27,7 +27,7 @@ use crate::event::NodeEvent;
 use crate::network::{AskError, Command, Event, GossipToken, Network, Source, Transport, Verdict};
 use crate::readers::ReadState;
 use crate::roll::{Target, labels};
-use crate::storage::{self, Disk, SyncDone, SyncThread};
+use crate::storage::{self, Addresses, Disk, SyncDone, SyncThread};
 
 /// Inputs taken before outputs are carried out and the loop yields.
 const BATCH: usize = 256;
@@ -69,6 +69,7 @@ pub(crate) struct Link {
 pub(crate) struct Identity {
     pub(crate) me: DeviceId,
     pub(crate) blocklist: Blocklist,
+    pub(crate) addresses: Addresses,
     /// Held, and with it the directory's lock, for as long as the loop runs.
     pub(crate) dir: DataDir,
 }
@@ -210,6 +211,11 @@ impl Driver {
     async fn turn(&mut self, inbox: &mut Inbox) -> Result<(), String> {
         // What opening the replica itself has to say.
         self.feed(Input::Tick)?;
+        if self.disk.is_damaged() {
+            let message = "part of the store's journal is damaged: checking everything against what was signed";
+            self.tell(NodeEvent::Trouble { message: message.to_owned() });
+            self.feed(Input::Scrub)?;
+        }
         self.start_sync();
         loop {
             let deadline = self.engine.next_deadline().map(|(at, _)| self.clock.instant(at));

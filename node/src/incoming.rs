@@ -62,7 +62,8 @@ impl Driver {
                 self.feed(Input::Asked { token, peer, bytes: request })?;
             }
             Event::AddressLearned { peer, addr } => {
-                self.dirty |= self.disk.remember_address(&peer, &addr, clock::wall_millis());
+                let now = clock::wall_millis();
+                self.dirty |= self.identity.addresses.remember(&self.disk, &peer, &addr, now);
             }
         }
         Ok(())

@@ -22,7 +22,7 @@ use crate::network::{Network, NetworkConfig};
 use crate::ports;
 use crate::readers::ReadState;
 use crate::roll::labels;
-use crate::storage::Disk;
+use crate::storage::{Addresses, Disk};
 
 /// Requests that wait for the loop.
 const REQUESTS: usize = 4096;
@@ -63,6 +63,7 @@ impl Node {
         let engine = Engine::open(key, roster, recovered, disk.clone(), entropy, moved)
             .map_err(DirError::Store)?;
 
+        let addresses = Addresses::load(&disk).map_err(DirError::Store)?;
         let blocklist = disk.blocklist().map_err(DirError::Store)?;
         let blocklist = Blocklist::from_bytes(&blocklist, clock::wall_millis());
         let network = NetworkConfig {
@@ -70,7 +71,7 @@ impl Node {
             swarm,
             listen: config.listen.iter().map(|a| ports::again(a, |t| disk.port(t))).collect(),
             dial: config.dial,
-            known: disk.addresses(),
+            known: addresses.all(),
             mdns: config.mdns,
             blocked: blocklist.peers(),
             members: match engine.roster().member(&me) {
@@ -98,7 +99,7 @@ impl Node {
         let api = tokio::spawn(api::serve(socket, handle.clone()));
         // Durable together with the epoch that a copied directory opens.
         disk.set_fingerprint(&fingerprint);
-        let identity = Identity { me, dir, blocklist };
+        let identity = Identity { me, dir, blocklist, addresses };
         let watches = Watches { events: events.clone(), readers, listen_addrs };
         let (driver, inbox) =
             Driver::new(engine, disk, identity, Clock::start(), network, todo, watches);

@@ -102,7 +102,7 @@ impl ReadState {
         let from = from.max(&request.prefix.0[..]);
         let (mut items, mut bytes, mut next) = (Vec::new(), 0, None);
         let wall = clock::wall_millis();
-        for (looked, group) in self.snapshot.scan(&request.prefix.0, from).enumerate() {
+        for (looked, group) in self.snapshot.scan(&request.prefix.0, from)?.enumerate() {
             let (key, raw) = group?;
             if request.after.as_ref().is_some_and(|after| key <= after.0) {
                 continue;

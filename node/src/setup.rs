@@ -17,7 +17,7 @@ use crate::driver::minutes_ago;
 use crate::error::{DirError, InitError, JoinError};
 use crate::keystore;
 use crate::network::ask_once;
-use crate::storage::Disk;
+use crate::storage::{Addresses, Disk};
 
 /// A swarm that was just made.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -132,8 +132,9 @@ pub async fn join(
     let (fresh, _) = roster.insert(&welcome.statements);
     let keep = |(name, bytes): (_, Bytes)| Write::Statement { name, bytes };
     disk.apply(fresh.into_iter().map(keep).collect());
+    let mut addresses = Addresses::load(&disk).map_err(DirError::Store)?;
     for addr in &ticket.addrs {
-        disk.remember_address(&ticket.inviter, addr, clock::wall_millis());
+        addresses.remember(&disk, &ticket.inviter, addr, clock::wall_millis());
     }
     disk.set_fingerprint(&dir.fingerprint()?);
     disk.sync().map_err(DirError::Store)?;

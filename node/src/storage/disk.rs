@@ -1,105 +1,142 @@
-//! A replica's store on disk: takes the core's writes, makes them durable, answers its reads.
+//! A replica's store: takes the core's writes, makes them durable, answers its reads.
 
 use std::collections::BTreeMap;
-use std::fs::{self, OpenOptions};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::{self, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
 
-use redb::{Database, ReadableDatabase, ReadableTable, TableError, WriteTransaction};
 use swarmkv_protocol::codec::Bytes;
-use swarmkv_protocol::id::{Branch, DeviceId, Hash8};
+use swarmkv_protocol::id::{Branch, Hash8};
 use swarmkv_protocol::store::{RawSlot, Recovered, Store, StoreError, Write};
 
-use super::overlay::{self, Overlay};
-use super::schema::{
-    self, ADDRESSES, FORMAT, HEADERS, KEYS, LOGS, META, SLOTS, STATEMENTS, TICKETS, store_error,
-};
+use super::branches::Branches;
+use super::files::{Files, OnDisk};
+use super::frame::{Builder, Item, items};
+use super::index::Index;
+use super::journal::{self, Journal, Kind, PREFIX, Position, Replayed, Segment, Segments, Sizes};
+use super::layers::{Checkpoint, Layers};
+use super::memory::InMemory;
+use super::memtable::{Maps, Memtable};
+use super::merge;
+use super::migrate;
+use super::overlay::Overlay;
+use super::reclaim::{Reclaimer, failed};
+use super::room::{Patient, Room};
+use super::schema::{self, INDEX, Pointer, Rows};
 use super::view::Snapshot;
 
-/// Pages kept in memory.
-const CACHE_BYTES: usize = 24 << 20;
-
-/// Addresses remembered for one member.
-const ADDRESSES_PER_MEMBER: usize = 8;
-/// An address that worked this recently need not be noted again, in milliseconds.
-const ADDRESS_FRESH_MS: u64 = 3_600_000;
-
-/// Where members were reached, and when that last worked.
-type Addresses = BTreeMap<DeviceId, BTreeMap<String, u64>>;
+/// Slots put into the memtable before readers get their turn.
+const CHUNK: usize = 256;
 
 /// A replica's store. Clones share it.
 #[derive(Clone)]
 pub(crate) struct Disk(Arc<Inner>);
 
 struct Inner {
-    db: Database,
-    path: PathBuf,
-    layers: Mutex<Layers>,
-    addresses: Mutex<Addresses>,
+    shared: Arc<Shared>,
+    journal: Mutex<Journal>,
+    /// Frames were lost to damage: what is stored must be checked.
+    damaged: bool,
+    checkpoints: Option<Sender<Checkpoint>>,
+    thread: Option<JoinHandle<()>>,
 }
 
-/// What is durable, what is being made durable, and what waits for the next commit.
-struct Layers {
-    durable: Snapshot,
-    committing: Arc<Overlay>,
-    building: Overlay,
+/// What the thread that makes checkpoints needs.
+struct Shared {
+    files: Arc<dyn Files>,
+    room: Arc<Room>,
+    index: Index,
+    layers: Layers,
+    next_segment: AtomicU32,
+    sizes: Sizes,
 }
 
 impl Disk {
     /// Opens the store in `dir`, or makes one.
     pub(crate) fn open(dir: &Path) -> Result<Self, StoreError> {
         let io = |e: std::io::Error| StoreError::Failed(format!("{}: {e}", dir.display()));
-        fs::create_dir_all(dir).map_err(io)?;
-        let path = dir.join("swarmkv.redb");
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false).mode(0o600);
-        let file = options.open(&path).map_err(io)?;
-        let db = Database::builder()
-            .set_cache_size(CACHE_BYTES)
-            .create_file(file)
-            .map_err(|e| StoreError::Failed(format!("{}: {e}", path.display())))?;
-        prepare(&db)?;
-        let durable = Snapshot::take(&db)?;
-        let layers = Layers {
-            durable,
-            committing: Arc::new(Overlay::default()),
-            building: Overlay::default(),
-        };
-        let (layers, addresses) = (Mutex::new(layers), Mutex::default());
-        let disk = Self(Arc::new(Inner { db, path, layers, addresses }));
-        disk.load_addresses()?;
-        Ok(disk)
+        migrate::run(dir)?;
+        Self::with(Arc::new(OnDisk::at(dir).map_err(io)?), Sizes::default())
     }
 
-    fn load_addresses(&self) -> Result<(), StoreError> {
-        let mut known = self.0.addresses.lock().unwrap_or_else(PoisonError::into_inner);
-        self.each(ADDRESSES, |key, at| {
-            if let (Some((device, addr)), Ok(at)) = (key.split_first_chunk::<32>(), at.try_into()) {
-                let addr = String::from_utf8_lossy(addr).into_owned();
-                let theirs = known.entry(DeviceId::new(*device)).or_default();
-                theirs.insert(addr, u64::from_be_bytes(at));
-            }
-            Ok(())
-        })
+    /// A new store that is gone when the last clone of it is.
+    pub(crate) fn in_memory() -> Result<Self, StoreError> {
+        Self::with(Arc::new(InMemory::default()), Sizes::default())
     }
 
-    fn layers(&self) -> MutexGuard<'_, Layers> {
-        // A panic elsewhere leaves whole layers behind: they are replaced, never edited in part.
-        self.0.layers.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Opens the store that lies in `files`, or makes one.
+    pub(super) fn with(files: Arc<dyn Files>, sizes: Sizes) -> Result<Self, StoreError> {
+        let room = Arc::new(Room::default());
+        let files: Arc<dyn Files> = Arc::new(Patient::new(files, Arc::clone(&room)));
+        let names = files.list().map_err(failed)?;
+        if !names.iter().any(|name| journal::named(name).is_some())
+            && names.iter().any(|n| n == INDEX)
+        {
+            // The journal is made after the index is: this one was never finished.
+            files.remove(INDEX).map_err(failed)?;
+        }
+        let index = files.open(INDEX).map_err(failed)?;
+        // Its name must be there before anything in it counts.
+        files.sync().map_err(failed)?;
+        let index = Index::open(index)?;
+        let branches = Arc::new(Branches::new(index.branches()?));
+        let mut segments = tidy(&files, &index)?;
+        let began = index.position()?.unwrap_or(Position { segment: 0, offset: PREFIX, number: 1 });
+        let mut maps = Maps::default();
+        let each = |at: Position, body: &[u8]| replayed(&mut maps, &branches, at, body);
+        let Replayed { end, clean, damaged } =
+            journal::replay(&segments, began, each).map_err(failed)?;
+        let last = segments.keys().next_back().copied();
+        let next_segment = AtomicU32::new(last.map_or(0, |last| last + 1));
+        let journal =
+            match segments.get(&end.segment).filter(|_| clean && end.offset < sizes.segment) {
+                Some(Segment { file, .. }) => {
+                    Journal::resume(Arc::clone(&files), sizes, Arc::clone(file), end)
+                }
+                None => {
+                    let number = next_segment.fetch_add(1, Ordering::Relaxed);
+                    Journal::create(Arc::clone(&files), sizes, number, end.number)
+                }
+            };
+        let journal = journal.map_err(failed)?;
+        segments.insert(journal.position().segment, journal.segment());
+        let memtable = Memtable::from(maps);
+        let layers =
+            Layers::new(index.tables()?, segments, branches, memtable, began, end.number - 1);
+        let shared = Arc::new(Shared { files, room, index, layers, next_segment, sizes });
+        let (checkpoints, todo) = mpsc::channel();
+        let worker = Arc::clone(&shared);
+        let thread = thread::Builder::new()
+            .name("swarmkv-index".into())
+            .spawn(move || worker.make_checkpoints(&todo))
+            .map_err(failed)?;
+        let (checkpoints, thread) = (Some(checkpoints), Some(thread));
+        let journal = Mutex::new(journal);
+        Ok(Self(Arc::new(Inner { shared, journal, damaged, checkpoints, thread })))
+    }
+
+    fn layers(&self) -> &Layers {
+        &self.0.shared.layers
     }
 
     /// Takes writes over. The core's reads see them from now on; they are durable after the next
     /// [`Disk::seal`] and [`Disk::commit`].
     pub(crate) fn apply(&self, writes: Vec<Write>) {
-        self.layers().building.apply(writes);
+        self.layers().lock().building.apply(writes);
+    }
+
+    /// Notes a row of our own. Durable after the next sync.
+    pub(super) fn note(&self, rows: Rows, key: &[u8], value: Option<Bytes>) {
+        self.layers().lock().building.row(rows, key, value);
     }
 
     /// Draws the line: what was taken over so far is what the next [`Disk::commit`] makes durable.
     /// One seal for each commit.
     pub(crate) fn seal(&self) {
-        let mut layers = self.layers();
-        layers.committing = Arc::new(std::mem::take(&mut layers.building));
+        let mut state = self.layers().lock();
+        state.committing = Arc::new(std::mem::take(&mut state.building));
     }
 
     /// Makes everything taken over so far durable.
@@ -108,274 +145,261 @@ impl Disk {
         self.commit()
     }
 
-    /// Makes what was sealed durable, in one transaction; returns what is durable then.
+    /// Makes what was sealed durable, in one frame; returns what is durable then.
     pub(crate) fn commit(&self) -> Result<Snapshot, StoreError> {
-        let layer = Arc::clone(&self.layers().committing);
-        let mut write = self.0.db.begin_write().map_err(store_error)?;
-        write.set_quick_repair(true);
-        commit_layer(&write, &layer)?;
-        write.commit().map_err(store_error)?;
-        let durable = Snapshot::take(&self.0.db)?;
-        let mut layers = self.layers();
-        layers.durable = durable.clone();
-        layers.committing = Arc::new(Overlay::default());
+        let shared = &self.0.shared;
+        let (layer, memtable, oldest) = shared.layers.to_commit()?;
+        let mut journal = self.0.journal.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut frame = Builder::new();
+        let lie = frame.layer(&layer);
+        if frame.is_empty() {
+            return Ok(shared.layers.durable());
+        }
+        if journal.is_full_for(frame.len()) {
+            let number = shared.next_segment.fetch_add(1, Ordering::Relaxed);
+            let segment = journal.roll(number).map_err(failed)?;
+            Arc::make_mut(&mut shared.layers.lock().segments).insert(number, segment);
+        }
+        let at = journal.append(frame).map_err(failed)?;
+        let pointers = lie.into_iter().map(|within| within.map(|within| point(at, within)));
+        take_in(&layer, pointers, &memtable, &shared.layers.branches, at.number, oldest);
+        let durable = shared.layers.committed(at.number);
+        let began = shared.layers.lock().began;
+        let long = journal.position().segment > began.segment + 1;
+        if memtable.read().bytes >= shared.sizes.memtable || long {
+            let checkpoint = shared.layers.freeze(journal.position())?;
+            if let Some(checkpoints) = &self.0.checkpoints {
+                let _ = checkpoints.send(checkpoint);
+            }
+        }
         Ok(durable)
     }
 
     /// What is durable now.
     pub(crate) fn durable(&self) -> Snapshot {
-        self.layers().durable.clone()
+        self.layers().durable()
+    }
+
+    /// What is durable, if it lies elsewhere since the last snapshot was taken: whoever keeps the old one
+    /// keeps memory and files that nobody else needs.
+    pub(crate) fn renewed(&self) -> Option<Snapshot> {
+        self.layers().renewed()
+    }
+
+    /// Whether writes wait because the device is full.
+    pub(crate) fn is_full(&self) -> bool {
+        self.0.shared.room.is_full()
+    }
+
+    /// Gives up waiting for room.
+    pub(crate) fn stop_waiting(&self) {
+        self.0.shared.room.stop_waiting();
+    }
+
+    /// Whether frames were lost to damage.
+    pub(crate) fn is_damaged(&self) -> bool {
+        self.0.damaged
     }
 
     /// What a replica is opened from.
     pub(crate) fn recover(&self) -> Result<Recovered, StoreError> {
+        let bad = |what: &str| StoreError::Failed(format!("{what}'s id in the store is damaged"));
         let mut logs = Vec::new();
-        self.each(LOGS, |key, value| {
-            let id = key.try_into().map_err(|_| StoreError::failed("a log's id is damaged"))?;
-            logs.push((Branch::from_bytes(id), value.into()));
-            Ok(())
-        })?;
-        let mut statements = Vec::new();
-        self.each(STATEMENTS, |_, value| {
-            statements.push(value.into());
-            Ok(())
-        })?;
+        for (key, value) in self.rows(Rows::Logs)? {
+            let id = key[..].try_into().map_err(|_| bad("a log"))?;
+            logs.push((Branch::from_bytes(id), value));
+        }
+        let statements = self.rows(Rows::Statements)?.into_values().collect();
         let mut tickets = Vec::new();
-        self.each(TICKETS, |key, value| {
-            let id = key.try_into().map_err(|_| StoreError::failed("a ticket's id is damaged"))?;
-            tickets.push((Hash8::new(id), value.into()));
-            Ok(())
-        })?;
-        let caught_up = self.meta("caught-up")?.is_some_and(|flag| flag[..] == [1]);
+        for (key, value) in self.rows(Rows::Tickets)? {
+            let id = key[..].try_into().map_err(|_| bad("a ticket"))?;
+            tickets.push((Hash8::new(id), value));
+        }
+        let caught_up = self.row(Rows::Meta, b"caught-up")?.is_some_and(|flag| flag[..] == [1]);
         Ok(Recovered { statements, logs, tickets, caught_up })
     }
 
-    /// The signed genesis of the swarm that this store belongs to.
-    pub(crate) fn genesis(&self) -> Result<Option<Bytes>, StoreError> {
-        self.meta("genesis")
-    }
-
-    /// Ties the store to a swarm. Durable after the next sync.
-    pub(crate) fn set_genesis(&self, genesis: &Bytes) {
-        self.layers().building.meta.insert("genesis", genesis.clone());
-    }
-
-    /// Whether the store was last opened under another fingerprint.
-    pub(crate) fn moved(&self, fingerprint: &str) -> Result<bool, StoreError> {
-        let before = self.meta("fingerprint")?;
-        Ok(before.is_some_and(|before| before[..] != *fingerprint.as_bytes()))
-    }
-
-    /// Records the present fingerprint. Durable after the next sync: together with whatever was done
-    /// because it had changed.
-    pub(crate) fn set_fingerprint(&self, fingerprint: &str) {
-        let now = Bytes::from(fingerprint.as_bytes());
-        self.layers().building.meta.insert("fingerprint", now);
-    }
-
-    /// The port that this peer last listened on; `transport` is `tcp-port` or `quic-port`.
-    pub(crate) fn port(&self, transport: &'static str) -> Option<u16> {
-        let bytes = self.meta(transport).ok().flatten()?;
-        Some(u16::from_be_bytes(bytes[..].try_into().ok()?))
-    }
-
-    /// Notes that port; says whether there is something to sync.
-    pub(crate) fn set_port(&self, transport: &'static str, port: u16) -> bool {
-        let changed = self.port(transport) != Some(port);
-        if changed {
-            let bytes = Bytes::from(&port.to_be_bytes()[..]);
-            self.layers().building.meta.insert(transport, bytes);
-        }
-        changed
-    }
-
-    /// The block list as last kept.
-    pub(crate) fn blocklist(&self) -> Result<Bytes, StoreError> {
-        Ok(self.meta("blocked")?.unwrap_or_default())
-    }
-
-    /// Keeps the block list. Durable after the next sync.
-    pub(crate) fn set_blocklist(&self, list: Bytes) {
-        self.layers().building.meta.insert("blocked", list);
-    }
-
-    /// Remembers that a member was reached at `addr` at Unix millisecond `now`, for the next start;
-    /// says whether there is something to sync. Of many, the ones that last worked are kept.
-    pub(crate) fn remember_address(&self, device: &DeviceId, addr: &str, now: u64) -> bool {
-        let mut known = self.0.addresses.lock().unwrap_or_else(PoisonError::into_inner);
-        let theirs = known.entry(*device).or_default();
-        if theirs.get(addr).is_some_and(|at| now.saturating_sub(*at) < ADDRESS_FRESH_MS) {
-            return false;
-        }
-        theirs.insert(addr.to_owned(), now);
-        let mut layers = self.layers();
-        let addresses = &mut layers.building.addresses;
-        addresses.insert((*device, addr.to_owned()), Some(now));
-        if theirs.len() > ADDRESSES_PER_MEMBER
-            && let Some(oldest) = theirs.iter().min_by_key(|(_, at)| **at).map(|(a, _)| a.clone())
-        {
-            theirs.remove(&oldest);
-            addresses.insert((*device, oldest), None);
-        }
-        true
-    }
-
-    /// Remembered addresses.
-    pub(crate) fn addresses(&self) -> Vec<(DeviceId, String)> {
-        let known = self.0.addresses.lock().unwrap_or_else(PoisonError::into_inner);
-        let pairs = known.iter().flat_map(|(d, addrs)| addrs.keys().map(|a| (*d, a.clone())));
-        pairs.collect()
-    }
-
-    /// Bytes of the store's file.
+    /// Bytes that the store takes up.
     pub(crate) fn bytes(&self) -> u64 {
-        fs::metadata(&self.0.path).map_or(0, |meta| meta.len())
+        let segments = Arc::clone(&self.layers().lock().segments);
+        let index = self.0.shared.files.open(INDEX).map_or(0, |file| file.allocated());
+        index + segments.values().map(|segment| segment.file.allocated()).sum::<u64>()
     }
 
-    fn meta(&self, name: &'static str) -> Result<Option<Bytes>, StoreError> {
-        {
-            let layers = self.layers();
-            let waiting =
-                layers.building.meta.get(name).or_else(|| layers.committing.meta.get(name));
-            if let Some(value) = waiting {
-                return Ok(Some(value.clone()));
+    /// A row as of the last write taken over.
+    pub(super) fn row(&self, rows: Rows, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        let (waiting, memtables) = {
+            let state = self.layers().lock();
+            let waiting = [&state.building, &*state.committing];
+            let found = waiting.iter().find_map(|layer| layer.find_row(rows, key)).cloned();
+            (found, [Some(Arc::clone(&state.memtable)), state.frozen.clone()])
+        };
+        if let Some(row) = waiting {
+            return Ok(row);
+        }
+        match memtables.iter().flatten().find_map(|memtable| memtable.row(rows, key)) {
+            Some(row) => Ok(row),
+            None => self.0.shared.index.row(rows, key),
+        }
+    }
+
+    /// All rows of a kind, as of the last sync.
+    pub(super) fn rows(&self, rows: Rows) -> Result<BTreeMap<Vec<u8>, Bytes>, StoreError> {
+        let memtables = {
+            let state = self.layers().lock();
+            [state.frozen.clone(), Some(Arc::clone(&state.memtable))]
+        };
+        let mut all = BTreeMap::new();
+        self.0.shared.index.each_row(rows, |key, value| {
+            all.insert(key.to_vec(), Bytes::from(value));
+            Ok(())
+        })?;
+        for memtable in memtables.iter().flatten() {
+            let maps = memtable.read();
+            let changed = maps.rows.range((rows, Vec::new())..);
+            for ((_, key), value) in changed.take_while(|((r, _), _)| *r == rows) {
+                match value {
+                    Some(value) => all.insert(key.clone(), value.clone()),
+                    None => all.remove(key),
+                };
             }
         }
-        let read = self.0.db.begin_read().map_err(store_error)?;
-        let table = read.open_table(META).map_err(store_error)?;
-        let value = table.get(name.as_bytes()).map_err(store_error)?;
-        Ok(value.map(|guard| Bytes::from(guard.value())))
+        Ok(all)
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.shared.room.stop_waiting();
+        self.checkpoints = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Shared {
+    fn make_checkpoints(&self, todo: &mpsc::Receiver<Checkpoint>) {
+        while let Ok(checkpoint) = todo.recv() {
+            if let Err(e) = self.make(&checkpoint) {
+                self.layers.fail(e);
+                return;
+            }
+        }
     }
 
-    fn each(
-        &self,
-        table: redb::TableDefinition<'static, &'static [u8], &'static [u8]>,
-        mut f: impl FnMut(&[u8], &[u8]) -> Result<(), StoreError>,
-    ) -> Result<(), StoreError> {
-        let read = self.0.db.begin_read().map_err(store_error)?;
-        let table = read.open_table(table).map_err(store_error)?;
-        for entry in table.iter().map_err(store_error)? {
-            let (key, value) = entry.map_err(store_error)?;
-            f(key.value(), value.value())?;
+    /// Puts a memtable into the index and removes the segments that nobody needs then.
+    fn make(&self, checkpoint: &Checkpoint) -> Result<(), StoreError> {
+        let segments = Arc::clone(&self.layers.lock().segments);
+        let mut reclaimer = Reclaimer {
+            files: &self.files,
+            segments: &segments,
+            next: &self.next_segment,
+            worth: self.sizes.worth,
+            before: checkpoint.began.segment,
+            made: None,
+        };
+        let maps = checkpoint.memtable.read();
+        let upto = checkpoint.upto;
+        let live = self.index.absorb(&maps, &self.layers.branches, upto, &mut reclaimer)?;
+        let made = reclaimer.made;
+        let needed = |number: u32| number >= upto.segment || live.contains_key(&number);
+        let gone: Vec<(u32, Kind)> = segments
+            .iter()
+            .filter(|(number, _)| !needed(**number))
+            .map(|(number, segment)| (*number, segment.kind))
+            .collect();
+        self.layers.absorbed(self.index.tables()?, |segments| {
+            segments.extend(made);
+            segments.retain(|number, _| !gone.iter().any(|(gone, _)| gone == number));
+        });
+        for (number, kind) in gone {
+            self.files.remove(&journal::name(kind, number)).map_err(failed)?;
         }
         Ok(())
     }
 }
 
-/// Makes all tables exist and checks the layout's number.
-fn prepare(db: &Database) -> Result<(), StoreError> {
-    let read = db.begin_read().map_err(store_error)?;
-    match read.open_table(META) {
-        Ok(meta) => {
-            let format = meta.get(&b"format"[..]).map_err(store_error)?;
-            let format = format.and_then(|guard| guard.value().try_into().ok());
-            match format.map(u32::from_be_bytes) {
-                Some(FORMAT) => return Ok(()),
-                other => {
-                    return Err(StoreError::Failed(format!(
-                        "the store has layout {}, this build of swarmkv reads layout {FORMAT}: use the build \
-                         that wrote it, or move the data directory away and join again",
-                        other.map_or_else(|| "unknown".to_owned(), |number| number.to_string())
-                    )));
-                }
-            }
-        }
-        Err(TableError::TableDoesNotExist(_)) => {}
-        Err(e) => return Err(store_error(e)),
-    }
-    drop(read);
-    let write = db.begin_write().map_err(store_error)?;
-    for table in [SLOTS, KEYS, HEADERS, LOGS, STATEMENTS, TICKETS, ADDRESSES] {
-        write.open_table(table).map_err(store_error)?;
-    }
-    {
-        let mut meta = write.open_table(META).map_err(store_error)?;
-        meta.insert(&b"format"[..], &FORMAT.to_be_bytes()[..]).map_err(store_error)?;
-    }
-    write.commit().map_err(store_error)
-}
-
-/// Writes one layer, table by table, each in key order.
-fn commit_layer(write: &WriteTransaction, layer: &Overlay) -> Result<(), StoreError> {
-    let slots = layer.slots.iter().map(|(place, slot)| {
-        let value = slot.as_ref().map(|slot| schema::slot_bytes(place, slot.hlc, &slot.op));
-        (schema::place_bytes(place), value)
-    });
-    fill(write, SLOTS, slots)?;
-    commit_keys(write, layer)?;
-    let headers = layer.headers.iter();
-    fill(write, HEADERS, headers.map(|(place, b)| (schema::place_bytes(place), Some(b.to_vec()))))?;
-    let logs = layer.logs.iter();
-    fill(write, LOGS, logs.map(|(id, b)| (id.to_bytes(), b.as_ref().map(|b| b.to_vec()))))?;
-    let statements = layer.statements.iter();
-    fill(write, STATEMENTS, statements.map(|(name, b)| (*name.as_bytes(), Some(b.to_vec()))))?;
-    let tickets = layer.tickets.iter();
-    fill(write, TICKETS, tickets.map(|(id, b)| (*id.as_bytes(), b.as_ref().map(|b| b.to_vec()))))?;
-    let addresses = layer.addresses.iter().map(|((device, addr), at)| {
-        let mut key = device.as_bytes().to_vec();
-        key.extend_from_slice(addr.as_bytes());
-        (key, at.map(|at| at.to_be_bytes().to_vec()))
-    });
-    fill(write, ADDRESSES, addresses)?;
-    fill(write, META, layer.meta.iter().map(|(name, b)| (name.as_bytes(), Some(b.to_vec()))))
-}
-
-fn fill<K: AsRef<[u8]>>(
-    write: &WriteTransaction,
-    table: redb::TableDefinition<'static, &'static [u8], &'static [u8]>,
-    entries: impl Iterator<Item = (K, Option<Vec<u8>>)>,
-) -> Result<(), StoreError> {
-    let mut entries = entries.peekable();
-    if entries.peek().is_none() {
-        return Ok(());
-    }
-    let mut table = write.open_table(table).map_err(store_error)?;
-    for (key, value) in entries {
-        match value {
-            Some(value) => table.insert(key.as_ref(), &value[..]).map_err(store_error)?,
-            None => table.remove(key.as_ref()).map_err(store_error)?,
-        };
-    }
-    Ok(())
-}
-
-fn commit_keys(write: &WriteTransaction, layer: &Overlay) -> Result<(), StoreError> {
-    if layer.keys.is_empty() {
-        return Ok(());
-    }
-    let mut table = write.open_table(KEYS).map_err(store_error)?;
-    for (key, changes) in &layer.keys {
-        let mut places = match table.get(&key[..]).map_err(store_error)? {
-            Some(record) => schema::places(record.value())?,
-            None => Vec::new(),
-        };
-        overlay::patch(&mut places, changes);
-        if places.is_empty() {
-            table.remove(&key[..]).map_err(store_error)?;
+/// Opens the segments and removes what an interrupted checkpoint left behind.
+fn tidy(files: &Arc<dyn Files>, index: &Index) -> Result<Segments, StoreError> {
+    let live = index.live()?;
+    let journal = index.position()?.map_or(0, |at| at.segment);
+    let mut segments = Segments::new();
+    for name in files.list().map_err(failed)? {
+        let Some((kind, number)) = journal::named(&name) else { continue };
+        let needed = live.contains_key(&number) || kind == Kind::Log && number >= journal;
+        if needed {
+            let file = files.open(&name).map_err(failed)?;
+            segments.insert(number, Segment { kind, file });
         } else {
-            let record = overlay::places_record(&places);
-            table.insert(&key[..], &record[..]).map_err(store_error)?;
+            files.remove(&name).map_err(failed)?;
         }
     }
-    Ok(())
+    Ok(segments)
+}
+
+fn point(at: Position, (within, len): (u32, u32)) -> Pointer {
+    let offset = u32::try_from(at.offset).unwrap_or(u32::MAX).saturating_add(within);
+    Pointer { segment: at.segment, offset, len }
+}
+
+/// Puts a durable layer into the memtable.
+fn take_in(
+    layer: &Overlay,
+    pointers: impl Iterator<Item = Option<Pointer>>,
+    memtable: &Memtable,
+    branches: &Branches,
+    frame: u64,
+    oldest: u64,
+) {
+    let mut slots = layer.slots.iter().zip(pointers).peekable();
+    while slots.peek().is_some() {
+        let mut maps = memtable.write();
+        for (((branch, seq), (key, _)), pointer) in slots.by_ref().take(CHUNK) {
+            let place = (branches.number(branch), *seq);
+            maps.slot(frame, oldest, key, place, pointer);
+        }
+    }
+    let mut maps = memtable.write();
+    for ((rows, key), value) in &layer.rows {
+        maps.row(*rows, key, value.clone());
+    }
+}
+
+/// Puts a frame of the journal into a memtable.
+fn replayed(maps: &mut Maps, branches: &Branches, at: Position, body: &[u8]) {
+    for item in items(body).map_while(|item| item) {
+        match item {
+            Item::Slot(place, bytes, within) => {
+                // Its frame was sound, so it is; without its key nobody could find it.
+                let Ok(slot) = schema::slot(place, bytes).open() else { continue };
+                let numbered = (branches.number(&place.0), place.1);
+                maps.slot(at.number, at.number, &slot.op.key, numbered, Some(point(at, within)));
+            }
+            Item::NoSlot(place, key) => {
+                let numbered = (branches.number(&place.0), place.1);
+                maps.slot(at.number, at.number, &Bytes::from(key), numbered, None);
+            }
+            Item::Row(rows, key, value) => maps.row(rows, key, value),
+        }
+    }
 }
 
 impl Store for Disk {
     fn slots(&self, key: &[u8]) -> Result<Vec<RawSlot>, StoreError> {
-        let layers = self.layers();
-        let mut places = layers.durable.places(key)?;
-        layers.committing.patch_places(key, &mut places);
-        layers.building.patch_places(key, &mut places);
-        places
-            .into_iter()
-            .map(|place| {
-                let waiting = [&layers.building, &*layers.committing];
-                match waiting.iter().find_map(|layer| layer.slots.get(&place)) {
-                    Some(Some(slot)) => Ok(slot.clone()),
-                    _ => layers.durable.slot(place),
-                }
-            })
-            .collect()
+        let state = self.layers().lock();
+        let mut spots = state.tables.spots(key)?;
+        for memtable in state.frozen.iter().chain([&state.memtable]) {
+            memtable.patch(key, u64::MAX, &mut spots);
+        }
+        let mut slots = BTreeMap::new();
+        for spot in spots {
+            let place = (self.layers().branches.branch(spot.place.0)?, spot.place.1);
+            slots.insert(place, super::view::slot(&state.segments, place, spot.pointer));
+        }
+        state.committing.patch(key, &mut slots);
+        state.building.patch(key, &mut slots);
+        Ok(slots.into_values().collect())
     }
 
     fn slots_after(
@@ -389,53 +413,12 @@ impl Store for Disk {
         if after >= upto {
             return Ok(Vec::new());
         }
-        let layers = self.layers();
-        let mut waiting = BTreeMap::new();
-        layers.committing.patch_range(branch, after, upto, &mut waiting);
-        layers.building.patch_range(branch, after, upto, &mut waiting);
-        let gone = |seq: u64| {
-            let layered = [&layers.building, &*layers.committing];
-            matches!(layered.iter().find_map(|l| l.slots.get(&(*branch, seq))), Some(None))
-        };
-        let mut waiting = waiting.into_values().peekable();
-        let mut durable = layers.durable.range(branch, after, upto)?.peekable();
-        let (mut out, mut bytes) = (Vec::new(), 0usize);
-        loop {
-            let next_durable = match durable.peek() {
-                Some(Ok(slot)) => Some(slot.seq),
-                Some(Err(e)) => return Err(e.clone()),
-                None => None,
-            };
-            let slot = match (next_durable, waiting.peek().map(|slot| slot.seq)) {
-                (None, None) => break,
-                (Some(seq), _) if gone(seq) => {
-                    durable.next();
-                    continue;
-                }
-                (Some(d), Some(w)) if d == w => {
-                    durable.next();
-                    continue;
-                }
-                (Some(d), w) if w.is_none_or(|w| d < w) => durable.next().transpose()?,
-                _ => waiting.next(),
-            };
-            let Some(slot) = slot else { break };
-            bytes = bytes.saturating_add(slot.op.len());
-            if !out.is_empty() && (out.len() >= max_slots || bytes > max_bytes) {
-                break;
-            }
-            out.push(slot);
-        }
-        Ok(out)
+        let state = self.layers().lock();
+        let number = self.layers().branches.find(branch);
+        merge::slots(&state, number, branch, (after, upto), (max_slots, max_bytes))
     }
 
     fn header(&self, branch: &Branch, seq: u64) -> Result<Option<Bytes>, StoreError> {
-        let layers = self.layers();
-        let place = (*branch, seq);
-        let waiting = [&layers.building, &*layers.committing];
-        if let Some(bytes) = waiting.iter().find_map(|layer| layer.headers.get(&place)) {
-            return Ok(Some(bytes.clone()));
-        }
-        layers.durable.header(place)
+        self.row(Rows::Headers, &schema::place_bytes(&(*branch, seq)))
     }
 }

@@ -1,24 +1,20 @@
-//! Writes on their way to disk: the core's reads see them at once, readers only when they are durable.
+//! Writes on their way to the journal: the core's reads see them at once, readers only when they are
+//! durable.
 
 use std::collections::BTreeMap;
 
 use swarmkv_protocol::codec::Bytes;
-use swarmkv_protocol::id::{Branch, DeviceId, Hash, Hash8};
+use swarmkv_protocol::id::Branch;
 use swarmkv_protocol::store::{RawSlot, Write};
 
-use super::schema::{self, Place};
+use super::schema::{self, PLACE, Place, Rows};
 
 /// One layer of writes. Later ones replace earlier ones; `None` is a removal.
 #[derive(Debug, Default)]
 pub(super) struct Overlay {
-    pub(super) slots: BTreeMap<Place, Option<RawSlot>>,
-    pub(super) keys: BTreeMap<Bytes, BTreeMap<Place, bool>>,
-    pub(super) headers: BTreeMap<Place, Bytes>,
-    pub(super) logs: BTreeMap<Branch, Option<Bytes>>,
-    pub(super) statements: BTreeMap<Hash, Bytes>,
-    pub(super) tickets: BTreeMap<Hash8, Option<Bytes>>,
-    pub(super) addresses: BTreeMap<(DeviceId, String), Option<u64>>,
-    pub(super) meta: BTreeMap<&'static str, Bytes>,
+    pub(super) slots: BTreeMap<Place, (Bytes, Option<RawSlot>)>,
+    keys: BTreeMap<Bytes, BTreeMap<Place, bool>>,
+    pub(super) rows: BTreeMap<(Rows, Vec<u8>), Option<Bytes>>,
 }
 
 impl Overlay {
@@ -30,60 +26,60 @@ impl Overlay {
 
     fn apply_one(&mut self, write: Write) {
         match write {
-            Write::Slot { key, slot } => {
-                let place = (slot.branch, slot.seq);
-                self.keys.entry(key).or_default().insert(place, true);
-                self.slots.insert(place, Some(slot));
-            }
-            Write::RemoveSlot { key, branch, seq } => {
-                self.keys.entry(key).or_default().insert((branch, seq), false);
-                self.slots.insert((branch, seq), None);
-            }
+            Write::Slot { key, slot } => self.slot(key, (slot.branch, slot.seq), Some(slot)),
+            Write::RemoveSlot { key, branch, seq } => self.slot(key, (branch, seq), None),
             Write::Header { branch, seq, bytes } => {
-                self.headers.insert((branch, seq), bytes);
+                self.row(Rows::Headers, &schema::place_bytes(&(branch, seq)), Some(bytes));
             }
-            Write::Log { branch, record } => {
-                self.logs.insert(branch, Some(record));
-            }
-            Write::RemoveLog { branch } => {
-                self.logs.insert(branch, None);
-            }
+            Write::Log { branch, record } => self.row(Rows::Logs, &branch.to_bytes(), Some(record)),
+            Write::RemoveLog { branch } => self.row(Rows::Logs, &branch.to_bytes(), None),
             Write::Statement { name, bytes } => {
-                self.statements.insert(name, bytes);
+                self.row(Rows::Statements, name.as_bytes(), Some(bytes));
             }
-            Write::Ticket { id, record } => {
-                self.tickets.insert(id, Some(record));
-            }
-            Write::RemoveTicket { id } => {
-                self.tickets.insert(id, None);
-            }
+            Write::Ticket { id, record } => self.row(Rows::Tickets, id.as_bytes(), Some(record)),
+            Write::RemoveTicket { id } => self.row(Rows::Tickets, id.as_bytes(), None),
             Write::CaughtUp(whole) => {
-                self.meta.insert("caught-up", Bytes::from(&[u8::from(whole)][..]));
+                let flag = Bytes::from(&[u8::from(whole)][..]);
+                self.row(Rows::Meta, b"caught-up", Some(flag));
             }
         }
     }
 
-    /// Puts this layer's word on `key` over `places`.
-    pub(super) fn patch_places(&self, key: &[u8], places: &mut Vec<Place>) {
-        if let Some(changes) = self.keys.get(&Bytes::from(key)) {
-            patch(places, changes);
+    fn slot(&mut self, key: Bytes, place: Place, slot: Option<RawSlot>) {
+        self.keys.entry(key.clone()).or_default().insert(place, slot.is_some());
+        self.slots.insert(place, (key, slot));
+    }
+
+    pub(super) fn row(&mut self, rows: Rows, key: &[u8], value: Option<Bytes>) {
+        self.rows.insert((rows, key.to_vec()), value);
+    }
+
+    /// What this layer says of a row: nothing, that it is gone, or its value.
+    pub(super) fn find_row(&self, rows: Rows, key: &[u8]) -> Option<&Option<Bytes>> {
+        self.rows.get(&(rows, key.to_vec()))
+    }
+
+    /// Puts this layer's word on `key` over `slots`.
+    pub(super) fn patch(&self, key: &[u8], slots: &mut BTreeMap<Place, RawSlot>) {
+        let Some(changes) = self.keys.get(&Bytes::from(key)) else { return };
+        for (place, present) in changes {
+            let slot = self.slots.get(place).and_then(|(_, slot)| slot.clone());
+            match slot.filter(|_| *present) {
+                Some(slot) => slots.insert(*place, slot),
+                None => slots.remove(place),
+            };
         }
     }
 
-    /// Puts this layer's slots of `branch` with `after < seq <= upto` over `slots`.
-    pub(super) fn patch_range(
+    /// This layer's slots of `branch` with `after < seq <= upto`, ascending; `None` for removed ones.
+    pub(super) fn range(
         &self,
         branch: &Branch,
         after: u64,
         upto: u64,
-        slots: &mut BTreeMap<u64, RawSlot>,
-    ) {
-        for ((_, seq), slot) in self.slots.range((*branch, after + 1)..=(*branch, upto)) {
-            match slot {
-                Some(slot) => slots.insert(*seq, slot.clone()),
-                None => slots.remove(seq),
-            };
-        }
+    ) -> impl Iterator<Item = (u64, Option<&RawSlot>)> {
+        let range = self.slots.range((*branch, after + 1)..=(*branch, upto));
+        range.map(|((_, seq), (_, slot))| (*seq, slot.as_ref()))
     }
 }
 
@@ -91,28 +87,10 @@ impl Overlay {
 pub(crate) fn size(write: &Write) -> usize {
     match write {
         // The key stands in the operation, in the overlay and in its index.
-        Write::Slot { key, slot } => 2 * key.len() + slot.op.len() + 2 * schema::PLACE,
-        Write::RemoveSlot { key, .. } => key.len() + 2 * schema::PLACE,
+        Write::Slot { key, slot } => 3 * key.len() + slot.op.len() + 2 * PLACE,
+        Write::RemoveSlot { key, .. } => 2 * key.len() + 2 * PLACE,
         Write::Header { bytes, .. } | Write::Statement { bytes, .. } => bytes.len(),
         Write::Log { record, .. } | Write::Ticket { record, .. } => record.len(),
         Write::RemoveTicket { .. } | Write::RemoveLog { .. } | Write::CaughtUp(_) => 8,
     }
-}
-
-/// Adds and removes places, keeping them ascending.
-pub(super) fn patch(places: &mut Vec<Place>, changes: &BTreeMap<Place, bool>) {
-    for (place, present) in changes {
-        match (places.binary_search(place), present) {
-            (Err(at), true) => places.insert(at, *place),
-            (Ok(at), false) => {
-                places.remove(at);
-            }
-            _ => {}
-        }
-    }
-}
-
-/// The `keys` record of these places.
-pub(super) fn places_record(places: &[Place]) -> Vec<u8> {
-    places.iter().flat_map(schema::place_bytes).collect()
 }

@@ -2,35 +2,74 @@
 
 use std::sync::Arc;
 
-use redb::{Database, ReadOnlyTable, ReadableDatabase};
-use swarmkv_protocol::codec::Bytes;
-use swarmkv_protocol::id::Branch;
 use swarmkv_protocol::store::{RawSlot, StoreError};
 
-use super::schema::{self, HEADERS, KEYS, Place, SLOTS, store_error};
-
-type Table = ReadOnlyTable<&'static [u8], &'static [u8]>;
+use super::branches::Branches;
+use super::index::Tables;
+use super::journal::Segments;
+use super::memtable::Memtable;
+use super::schema::{self, Place, Pointer, Spot};
 
 /// A moment of the store; cheap to clone, lives as long as anyone reads from it. `None` once the peer
 /// has stopped and let go of its store.
 #[derive(Clone)]
-pub(crate) struct Snapshot(Option<Arc<Tables>>);
+pub(crate) struct Snapshot(Option<Arc<View>>);
 
-/// Opened once: opening tables costs more than a read from them.
-struct Tables {
-    slots: Table,
-    keys: Table,
-    headers: Table,
+/// What a moment is made of.
+pub(super) struct View {
+    pub(super) tables: Arc<Tables>,
+    /// The memtable that is being put into the index, and the one after it.
+    pub(super) frozen: Option<Arc<Memtable>>,
+    pub(super) memtable: Arc<Memtable>,
+    /// The last frame that this moment knows of.
+    pub(super) upto: u64,
+    pub(super) segments: Arc<Segments>,
+    pub(super) branches: Arc<Branches>,
+}
+
+impl View {
+    fn memtables(&self) -> impl Iterator<Item = &Arc<Memtable>> {
+        self.frozen.iter().chain([&self.memtable])
+    }
+
+    /// The slots on a key and where they lie.
+    pub(super) fn spots(&self, key: &[u8]) -> Result<Vec<Spot>, StoreError> {
+        Ok(self.patched(key, self.tables.spots(key)?))
+    }
+
+    fn patched(&self, key: &[u8], mut spots: Vec<Spot>) -> Vec<Spot> {
+        for memtable in self.memtables() {
+            memtable.patch(key, self.upto, &mut spots);
+        }
+        spots
+    }
+
+    /// Reads slots, ascending by branch and sequence number.
+    pub(super) fn read(&self, spots: Vec<Spot>) -> Result<Vec<RawSlot>, StoreError> {
+        let mut slots = Vec::with_capacity(spots.len());
+        for Spot { place: (branch, seq), pointer } in spots {
+            slots.push(slot(&self.segments, (self.branches.branch(branch)?, seq), pointer));
+        }
+        slots.sort_by_key(|slot| (slot.branch, slot.seq));
+        Ok(slots)
+    }
+}
+
+/// Reads one slot. One that cannot be read is as good as a damaged one: only who needs it will mind.
+pub(super) fn slot(segments: &Segments, place: Place, pointer: Pointer) -> RawSlot {
+    let mut bytes = vec![0; pointer.len as usize];
+    let read = segments
+        .get(&pointer.segment)
+        .map(|segment| segment.file.read_at(pointer.offset.into(), &mut bytes));
+    if !matches!(read, Some(Ok(()))) {
+        bytes.clear();
+    }
+    schema::slot(place, &bytes)
 }
 
 impl Snapshot {
-    pub(super) fn take(db: &Database) -> Result<Self, StoreError> {
-        let read = db.begin_read().map_err(store_error)?;
-        Ok(Self(Some(Arc::new(Tables {
-            slots: read.open_table(SLOTS).map_err(store_error)?,
-            keys: read.open_table(KEYS).map_err(store_error)?,
-            headers: read.open_table(HEADERS).map_err(store_error)?,
-        }))))
+    pub(super) fn new(view: Arc<View>) -> Self {
+        Self(Some(view))
     }
 
     /// The snapshot of a store that was let go of.
@@ -38,79 +77,80 @@ impl Snapshot {
         Self(None)
     }
 
-    fn tables(&self) -> Result<&Tables, StoreError> {
-        self.0.as_deref().ok_or_else(|| StoreError::failed("the peer has stopped"))
+    fn view(&self) -> Result<&Arc<View>, StoreError> {
+        self.0.as_ref().ok_or_else(|| StoreError::failed("the peer has stopped"))
     }
 
     /// Every slot on `key`, ascending by branch and sequence number.
     pub(crate) fn slots(&self, key: &[u8]) -> Result<Vec<RawSlot>, StoreError> {
-        self.places(key)?.into_iter().map(|place| self.slot(place)).collect()
-    }
-
-    pub(super) fn places(&self, key: &[u8]) -> Result<Vec<Place>, StoreError> {
-        match self.tables()?.keys.get(key).map_err(store_error)? {
-            Some(record) => schema::places(record.value()),
-            None => Ok(Vec::new()),
-        }
-    }
-
-    pub(super) fn slot(&self, place: Place) -> Result<RawSlot, StoreError> {
-        let bytes =
-            self.tables()?.slots.get(&schema::place_bytes(&place)[..]).map_err(store_error)?;
-        // One that is missing is as good as a damaged one: only who needs it will mind.
-        Ok(schema::slot(place, bytes.as_ref().map_or(&[], |guard| guard.value())))
-    }
-
-    /// Slots of `branch` with `after < seq <= upto`, ascending, lazily.
-    pub(super) fn range(
-        &self,
-        branch: &Branch,
-        after: u64,
-        upto: u64,
-    ) -> Result<impl Iterator<Item = Result<RawSlot, StoreError>> + use<>, StoreError> {
-        let from = schema::place_bytes(&(*branch, after.saturating_add(1)));
-        let to = schema::place_bytes(&(*branch, upto));
-        let range =
-            self.tables()?.slots.range::<&[u8]>(&from[..]..=&to[..]).map_err(store_error)?;
-        Ok(range.map(|entry| {
-            let (key, value) = entry.map_err(store_error)?;
-            Ok(schema::slot(schema::place(key.value())?, value.value()))
-        }))
-    }
-
-    pub(super) fn header(&self, place: Place) -> Result<Option<Bytes>, StoreError> {
-        let bytes =
-            self.tables()?.headers.get(&schema::place_bytes(&place)[..]).map_err(store_error)?;
-        Ok(bytes.map(|guard| Bytes::from(guard.value())))
+        let view = self.view()?;
+        view.read(view.spots(key)?)
     }
 
     /// Keys from `from` on that begin with `prefix`, ascending, each with its slots.
-    pub(crate) fn scan(
-        &self,
-        prefix: &[u8],
-        from: &[u8],
-    ) -> impl Iterator<Item = Result<(Vec<u8>, Vec<RawSlot>), StoreError>> + use<> {
-        let view = self.clone();
-        let prefix = prefix.to_vec();
-        let range = self
-            .tables()
-            .and_then(|tables| tables.keys.range::<&[u8]>(from..).map_err(store_error));
-        let (range, failed) = match range {
-            Ok(range) => (Some(range), None),
-            Err(e) => (None, Some(Err(e))),
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub(crate) fn scan(&self, prefix: &[u8], from: &[u8]) -> Result<Scan, StoreError> {
+        let view = Arc::clone(self.view()?);
+        let indexed = Box::new(view.tables.keys(from)?) as Box<dyn Iterator<Item = _> + Send>;
+        let ahead = view.memtables().map(|m| (Arc::clone(m), m.next_key(from, true))).collect();
+        Ok(Scan { indexed: indexed.peekable(), ahead, prefix: prefix.to_vec(), view })
+    }
+}
+
+/// A key with the slots on it.
+type Group = Result<(Vec<u8>, Vec<RawSlot>), StoreError>;
+type Indexed = Box<dyn Iterator<Item = Result<(Vec<u8>, Vec<Spot>), StoreError>> + Send>;
+
+/// Keys in order, merged from the index and the memtables.
+pub(crate) struct Scan {
+    indexed: std::iter::Peekable<Indexed>,
+    /// The memtables, each with its next key.
+    ahead: Vec<(Arc<Memtable>, Option<Vec<u8>>)>,
+    prefix: Vec<u8>,
+    view: Arc<View>,
+}
+
+impl Scan {
+    /// The next key that anybody speaks of, and what the index has on it.
+    fn next_spots(&mut self) -> Option<Result<(Vec<u8>, Vec<Spot>), StoreError>> {
+        let indexed = match self.indexed.peek() {
+            Some(Ok((key, _))) => Some(key.clone()),
+            Some(Err(_)) => return self.indexed.next(),
+            None => None,
         };
-        let groups = range.into_iter().flatten().map_while(move |entry| {
-            let (key, record) = match entry {
-                Ok(entry) => entry,
-                Err(e) => return Some(Err(store_error(e))),
+        let keys = self.ahead.iter().filter_map(|(_, key)| key.clone());
+        let key = keys.chain(indexed.clone()).min()?;
+        for (memtable, next) in &mut self.ahead {
+            if next.as_ref() == Some(&key) {
+                *next = memtable.next_key(&key, false);
+            }
+        }
+        if indexed.as_ref() == Some(&key) {
+            self.indexed.next()
+        } else {
+            Some(Ok((key, Vec::new())))
+        }
+    }
+}
+
+impl Iterator for Scan {
+    type Item = Group;
+
+    fn next(&mut self) -> Option<Group> {
+        loop {
+            let (key, spots) = match self.next_spots()? {
+                Ok(found) => found,
+                Err(e) => return Some(Err(e)),
             };
-            if !key.value().starts_with(&prefix) {
+            if !key.starts_with(&self.prefix) {
                 return None;
             }
-            let slots = schema::places(record.value())
-                .and_then(|places| places.into_iter().map(|place| view.slot(place)).collect());
-            Some(slots.map(|slots| (key.value().to_vec(), slots)))
-        });
-        failed.into_iter().chain(groups)
+            let spots = self.view.patched(&key, spots);
+            if !spots.is_empty() {
+                return Some(self.view.read(spots).map(|slots| (key, slots)));
+            }
+        }
     }
 }

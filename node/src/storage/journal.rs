@@ -1,0 +1,330 @@
+//! The journal: every sync appends one frame to it, and slots stay where they were written.
+//!
+//! It lies in segments of about [`Sizes::segment`] bytes. Zeros are written ahead of its end, so that an append
+//! overwrites what the file already has: then the device need not note a new length at every sync, which
+//! costs a third of a lone commit (measured on ext4: 0.20 against 0.28 ms). At most one frame is written
+//! and not yet synced, so a frame that makes no sense at the end was never acknowledged, and one that makes
+//! no sense with sound ones after it has been damaged since.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+
+use super::files::{File, Files};
+use super::frame::{self, Builder};
+
+/// How large things become.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sizes {
+    /// Bytes of a segment that is full. A larger frame has a segment of its own.
+    pub(super) segment: u64,
+    /// Bytes of zeros written ahead.
+    pub(super) ahead: u64,
+    /// A memtable of so many bytes is put into the index.
+    pub(super) memtable: usize,
+    /// Segments smaller than this are not worth emptying.
+    pub(super) worth: u64,
+}
+
+impl Default for Sizes {
+    fn default() -> Self {
+        Self { segment: 32 << 20, ahead: 256 << 10, memtable: 8 << 20, worth: 1 << 20 }
+    }
+}
+
+/// Bytes before the first frame: a word that says what this is, and the segment's number.
+pub(super) const PREFIX: u64 = 16;
+const MAGIC: &[u8; 12] = b"swarmkv seg3";
+/// A frame after a damaged one is looked for within so many numbers.
+const LEAP: u64 = 1 << 20;
+
+/// An open segment.
+#[derive(Clone, Debug)]
+pub(super) struct Segment {
+    pub(super) kind: Kind,
+    pub(super) file: Arc<dyn File>,
+}
+
+/// Open segments by number. A moment of it keeps those that it may read alive.
+pub(super) type Segments = BTreeMap<u32, Segment>;
+
+/// Where a frame begins, and its number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Position {
+    pub(super) segment: u32,
+    pub(super) offset: u64,
+    pub(super) number: u64,
+}
+
+impl Position {
+    pub(super) fn to_bytes(self) -> [u8; 20] {
+        let mut out = [0; 20];
+        out[..4].copy_from_slice(&self.segment.to_be_bytes());
+        out[4..12].copy_from_slice(&self.offset.to_be_bytes());
+        out[12..].copy_from_slice(&self.number.to_be_bytes());
+        out
+    }
+
+    pub(super) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (segment, rest) = bytes.split_first_chunk()?;
+        let (offset, rest) = rest.split_first_chunk()?;
+        let number = rest.try_into().ok()?;
+        Some(Self {
+            segment: u32::from_be_bytes(*segment),
+            offset: u64::from_be_bytes(*offset),
+            number: u64::from_be_bytes(number),
+        })
+    }
+}
+
+/// What a segment is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Part of the journal.
+    Log,
+    /// Slots that were moved together when their segments were given up.
+    Slots,
+}
+
+pub(super) fn name(kind: Kind, segment: u32) -> String {
+    match kind {
+        Kind::Log => format!("{segment:08x}.log"),
+        Kind::Slots => format!("{segment:08x}.slots"),
+    }
+}
+
+/// The segment that a file's name speaks of.
+pub(super) fn named(file: &str) -> Option<(Kind, u32)> {
+    let (number, kind) = file.split_once('.')?;
+    let kind = match kind {
+        "log" => Kind::Log,
+        "slots" => Kind::Slots,
+        _ => return None,
+    };
+    Some((kind, u32::from_str_radix(number, 16).ok()?))
+}
+
+/// Makes a segment.
+pub(super) fn create(files: &dyn Files, kind: Kind, segment: u32) -> io::Result<Segment> {
+    let file = files.open(&name(kind, segment))?;
+    file.set_len(0)?;
+    let mut prefix = MAGIC.to_vec();
+    prefix.extend_from_slice(&segment.to_be_bytes());
+    file.write_at(0, &prefix)?;
+    files.sync()?;
+    Ok(Segment { kind, file })
+}
+
+/// The journal's end.
+pub(super) struct Journal {
+    files: Arc<dyn Files>,
+    file: Arc<dyn File>,
+    at: Position,
+    /// The file's length: zeros from `at` on.
+    len: u64,
+    sizes: Sizes,
+    /// An append failed: what is in the file is not known any more.
+    broken: bool,
+}
+
+impl Journal {
+    /// A journal whose next frame is `number`, in a new segment.
+    pub(super) fn create(
+        files: Arc<dyn Files>,
+        sizes: Sizes,
+        segment: u32,
+        number: u64,
+    ) -> io::Result<Self> {
+        let Segment { file, .. } = create(&*files, Kind::Log, segment)?;
+        let at = Position { segment, offset: PREFIX, number };
+        Ok(Self { files, file, at, len: PREFIX, sizes, broken: false })
+    }
+
+    /// Goes on at the end of `file`, which holds only zeros from `at` on.
+    pub(super) fn resume(
+        files: Arc<dyn Files>,
+        sizes: Sizes,
+        file: Arc<dyn File>,
+        at: Position,
+    ) -> io::Result<Self> {
+        let len = file.len()?;
+        Ok(Self { files, file, at, len, sizes, broken: false })
+    }
+
+    /// Where the next frame goes, unless it does not fit there.
+    pub(super) fn position(&self) -> Position {
+        self.at
+    }
+
+    /// Whether a frame of `len` bytes needs a segment of its own.
+    pub(super) fn is_full_for(&self, len: usize) -> bool {
+        self.at.offset > PREFIX && self.at.offset + len as u64 > self.sizes.segment
+    }
+
+    /// Goes on in a new segment; the one behind is cut to what it holds.
+    pub(super) fn roll(&mut self, segment: u32) -> io::Result<Segment> {
+        self.file.set_len(self.at.offset)?;
+        let new = create(&*self.files, Kind::Log, segment)?;
+        self.file = Arc::clone(&new.file);
+        self.at = Position { segment, offset: PREFIX, ..self.at };
+        self.len = PREFIX;
+        Ok(new)
+    }
+
+    /// The segment that is written to.
+    pub(super) fn segment(&self) -> Segment {
+        Segment { kind: Kind::Log, file: Arc::clone(&self.file) }
+    }
+
+    /// Writes a frame and makes it durable; says where it begins. Once this has failed it always does.
+    pub(super) fn append(&mut self, builder: Builder) -> io::Result<Position> {
+        if std::mem::replace(&mut self.broken, true) {
+            return Err(io::Error::other("an earlier write to the journal failed"));
+        }
+        let began = self.at;
+        let bytes = builder.finish(began.number);
+        let end = began.offset + bytes.len() as u64;
+        self.file.write_at(began.offset, &bytes)?;
+        if end > self.len {
+            let zeros = self.sizes.ahead.min(self.sizes.segment.saturating_sub(end));
+            self.file.write_at(end, &vec![0; usize::try_from(zeros).unwrap_or(0)])?;
+            self.len = end + zeros;
+        }
+        self.file.sync_data()?;
+        self.at = Position { offset: end, number: began.number + 1, ..began };
+        self.broken = false;
+        Ok(began)
+    }
+}
+
+/// What [`replay`] found.
+pub(super) struct Replayed {
+    /// Where the next frame goes.
+    pub(super) end: Position,
+    /// Nothing but zeros from there on.
+    pub(super) clean: bool,
+    /// Frames were lost between others, so what they said is lost.
+    pub(super) damaged: bool,
+}
+
+/// Hands every frame of the journal from `from` on to `each`: where it begins, and its body.
+pub(super) fn replay(
+    segments: &Segments,
+    from: Position,
+    mut each: impl FnMut(Position, &[u8]),
+) -> io::Result<Replayed> {
+    let mut end = from;
+    let (mut clean, mut damaged) = (true, false);
+    let logs = segments.range(from.segment..).filter(|(_, segment)| segment.kind == Kind::Log);
+    for (segment, Segment { file, .. }) in logs {
+        if *segment != from.segment {
+            end = Position { segment: *segment, offset: PREFIX, ..end };
+        }
+        let began = end.number;
+        let len = file.len()?;
+        let mut body = Vec::new();
+        loop {
+            let Some(at) = next(&**file, end, len, &mut body)? else { break };
+            damaged |= at.number != end.number;
+            each(at, &body);
+            let offset = at.offset + (frame::HEAD + body.len()) as u64;
+            end = Position { offset, number: at.number + 1, ..at };
+        }
+        clean = zeros(&**file, end.offset, len)?;
+        if end.number > began {
+            // They may be in the system's cache only: before anybody acts on them they must be durable.
+            file.sync_data()?;
+        }
+    }
+    Ok(Replayed { end, clean, damaged })
+}
+
+/// Hands every frame of one segment to `each`; says whether all of it could be read.
+pub(super) fn frames(
+    file: &dyn File,
+    segment: u32,
+    mut each: impl FnMut(Position, &[u8]) -> io::Result<()>,
+) -> io::Result<bool> {
+    let len = file.len()?;
+    let mut head = [0; frame::HEAD];
+    if len < PREFIX + frame::HEAD as u64 {
+        return Ok(true);
+    }
+    file.read_at(PREFIX, &mut head)?;
+    let number = frame::Head::read(&head).number;
+    let mut at = Position { segment, offset: PREFIX, number };
+    let mut body = Vec::new();
+    while read(file, at.offset, len, at.number..at.number + 1, &mut body)?.is_some() {
+        each(at, &body)?;
+        let offset = at.offset + (frame::HEAD + body.len()) as u64;
+        at = Position { offset, number: at.number + 1, ..at };
+    }
+    zeros(file, at.offset, len)
+}
+
+/// The frame at `end`, or the first sound one after it; its body goes into `body`.
+fn next(
+    file: &dyn File,
+    end: Position,
+    len: u64,
+    body: &mut Vec<u8>,
+) -> io::Result<Option<Position>> {
+    if read(file, end.offset, len, end.number..end.number + 1, body)?.is_some() {
+        return Ok(Some(end));
+    }
+    if zeros(file, end.offset, len)? {
+        return Ok(None);
+    }
+    // Looked for in memory: a read for each byte would take minutes.
+    let mut rest = vec![0; usize::try_from(len - end.offset).unwrap_or(0)];
+    file.read_at(end.offset, &mut rest)?;
+    let numbers = end.number + 1..end.number + LEAP;
+    for at in 1..rest.len() {
+        let Some(head) = rest[at..].first_chunk() else { break };
+        if !numbers.contains(&frame::Head::read(head).number) {
+            continue;
+        }
+        let offset = end.offset + at as u64;
+        if let Some(number) = read(file, offset, len, numbers.clone(), body)? {
+            return Ok(Some(Position { offset, number, ..end }));
+        }
+    }
+    Ok(None)
+}
+
+/// Reads the frame at `offset` if there is a sound one of a number among `numbers`.
+fn read(
+    file: &dyn File,
+    offset: u64,
+    len: u64,
+    numbers: std::ops::Range<u64>,
+    body: &mut Vec<u8>,
+) -> io::Result<Option<u64>> {
+    let start = offset + frame::HEAD as u64;
+    if start > len {
+        return Ok(None);
+    }
+    let mut head = [0; frame::HEAD];
+    file.read_at(offset, &mut head)?;
+    let head = frame::Head::read(&head);
+    if !numbers.contains(&head.number) || u64::from(head.len) > len - start {
+        return Ok(None);
+    }
+    body.resize(head.len as usize, 0);
+    file.read_at(start, body)?;
+    Ok(head.fits(body).then_some(head.number))
+}
+
+fn zeros(file: &dyn File, from: u64, len: u64) -> io::Result<bool> {
+    let mut piece = vec![0; 64 << 10];
+    let mut at = from;
+    while at < len {
+        let take = usize::try_from(len - at).map_or(piece.len(), |left| left.min(piece.len()));
+        file.read_at(at, &mut piece[..take])?;
+        if piece[..take].iter().any(|byte| *byte != 0) {
+            return Ok(false);
+        }
+        at += take as u64;
+    }
+    Ok(true)
+}

@@ -1,0 +1,118 @@
+//! What happens when the device is full: whoever writes waits until there is room again.
+//!
+//! Nothing is lost by waiting, for nothing is acknowledged before it is written; and the index file
+//! must never see a write fail, because its library will not touch it again afterwards.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use super::files::{File, Files};
+
+/// How often a full device is tried again.
+const AGAIN: Duration = Duration::from_millis(200);
+
+/// Whether there is room.
+#[derive(Debug, Default)]
+pub(crate) struct Room {
+    full: AtomicBool,
+    hurry: AtomicBool,
+}
+
+impl Room {
+    /// Whether somebody waits for room.
+    pub(crate) fn is_full(&self) -> bool {
+        self.full.load(Ordering::Relaxed)
+    }
+
+    /// Nobody waits any more: writes fail at once when the device is full.
+    pub(crate) fn stop_waiting(&self) {
+        self.hurry.store(true, Ordering::Relaxed);
+    }
+
+    fn wait_for<T>(&self, mut attempt: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+        loop {
+            let result = attempt();
+            let full = matches!(&result, Err(e) if no_room(e));
+            // Only who waited says that waiting is over.
+            if full || self.is_full() {
+                self.full.store(full, Ordering::Relaxed);
+            }
+            if !full || self.hurry.load(Ordering::Relaxed) {
+                return result;
+            }
+            thread::sleep(AGAIN);
+        }
+    }
+}
+
+fn no_room(e: &io::Error) -> bool {
+    matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// Files whose writes wait for room. A failed sync is never tried again: what it was about may be gone
+/// from the system's cache without having reached the device.
+#[derive(Debug)]
+pub(crate) struct Patient {
+    files: Arc<dyn Files>,
+    room: Arc<Room>,
+}
+
+impl Patient {
+    pub(crate) fn new(files: Arc<dyn Files>, room: Arc<Room>) -> Self {
+        Self { files, room }
+    }
+}
+
+impl Files for Patient {
+    fn open(&self, name: &str) -> io::Result<Arc<dyn File>> {
+        let file = self.room.wait_for(|| self.files.open(name))?;
+        Ok(Arc::new(PatientFile { file, room: Arc::clone(&self.room) }))
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        self.files.list()
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.files.remove(name)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.files.sync()
+    }
+}
+
+#[derive(Debug)]
+struct PatientFile {
+    file: Arc<dyn File>,
+    room: Arc<Room>,
+}
+
+impl File for PatientFile {
+    fn len(&self) -> io::Result<u64> {
+        self.file.len()
+    }
+
+    fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.file.read_at(offset, out)
+    }
+
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.room.wait_for(|| self.file.write_at(offset, bytes))
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.room.wait_for(|| self.file.set_len(len))
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    fn allocated(&self) -> u64 {
+        self.file.allocated()
+    }
+}

@@ -1,0 +1,86 @@
+//! Flipped bytes: a wrong value is never handed out, and whatever is sound stays.
+
+use std::sync::Arc;
+
+use swarmkv_protocol::store::Store;
+
+use super::super::disk::Disk;
+use super::super::files::Files;
+use super::super::journal::{Kind, Sizes, named};
+use super::super::memory::InMemory;
+use super::model::{Model, Random, SMALL, branch, key};
+
+fn filled(sizes: Sizes, commits: usize) -> (Arc<dyn Files>, Model) {
+    let (mut random, mut model) = (Random(4), Model::default());
+    let files: Arc<dyn Files> = Arc::new(InMemory::default());
+    let disk = Disk::with(Arc::clone(&files), sizes).expect("made");
+    for _ in 0..commits {
+        disk.apply(model.some(&mut random));
+        disk.sync().expect("durable");
+    }
+    (files, model)
+}
+
+fn flip(files: &Arc<dyn Files>, name: &str, at: u64) {
+    let file = files.open(name).expect("there");
+    let mut byte = [0];
+    file.read_at(at, &mut byte).expect("within");
+    file.write_at(at, &[byte[0] ^ 0x10]).expect("within");
+}
+
+/// Every slot that is handed out is one that was written, or says that it is damaged.
+fn sound(disk: &Disk, model: &Model) -> usize {
+    let (mut damaged, listing) = (0, model.listing());
+    for (n, held) in (0..12).map(|n| (n, disk.slots(&key(n)).expect("readable"))) {
+        let written = listing.iter().find(|(k, _)| *k == key(n).0).map(|(_, slots)| slots);
+        for slot in held {
+            if slot.op.is_empty() {
+                assert!(slot.open().is_err());
+                damaged += 1;
+            } else {
+                let known = written.is_some_and(|slots| slots.contains(&slot));
+                assert!(known || slot.open().is_ok(), "{slot:?} was never written");
+            }
+        }
+    }
+    damaged
+}
+
+#[test]
+fn a_flipped_byte_in_a_segment_is_noticed_and_stays_where_it_is() {
+    let (files, model) = filled(SMALL, 300);
+    let mut damaged = 0;
+    let mut random = Random(8);
+    for name in files.list().expect("listed") {
+        let Some((_, _)) = named(&name) else { continue };
+        let len = files.open(&name).expect("there").len().expect("known");
+        flip(&files, &name, 40 + random.below(len - 40));
+    }
+    let disk = Disk::with(Arc::clone(&files), SMALL).expect("opens all the same");
+    damaged += sound(&disk, &model);
+    for at in (0..3).map(branch) {
+        disk.slots_after(&at, 0, u64::MAX - 1, usize::MAX, usize::MAX).expect("readable");
+    }
+    assert!(damaged > 0);
+}
+
+#[test]
+fn a_damaged_frame_costs_no_other() {
+    // Everything is still in the journal: no checkpoint was made.
+    let (files, model) = filled(Sizes::default(), 60);
+    let names = files.list().expect("listed");
+    let log = names.iter().find(|name| named(name).is_some_and(|(kind, _)| kind == Kind::Log));
+    let log = log.expect("a journal").clone();
+    flip(&files, &log, 400);
+    let disk = Disk::with(Arc::clone(&files), Sizes::default()).expect("opens all the same");
+    assert!(disk.is_damaged(), "the peer must check what it has");
+    sound(&disk, &model);
+    let there = disk.durable().scan(b"key/", b"").expect("readable").count();
+    assert!(there + 1 >= model.listing().len(), "{there} of {}", model.listing().len());
+    // Life goes on after it, and the gap is still known at the next start.
+    let (mut random, mut more) = (Random(77), Model::default());
+    disk.apply(more.some(&mut random));
+    disk.sync().expect("durable");
+    drop(disk);
+    assert!(Disk::with(files, Sizes::default()).expect("opens again").is_damaged());
+}

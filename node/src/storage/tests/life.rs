@@ -1,0 +1,116 @@
+//! Ordinary life: writes, overwrites, checkpoints, reclaimed segments, restarts; snapshots stay what they
+//! were.
+
+use std::sync::Arc;
+
+use swarmkv_protocol::store::Write;
+
+use super::super::disk::Disk;
+use super::super::files::Files;
+use super::super::journal::Kind;
+use super::super::memory::InMemory;
+use super::super::view::Snapshot;
+use super::model::{Model, Random, SMALL, branch, key, rows};
+use crate::storage::schema::Rows;
+
+fn listing(snapshot: &Snapshot) -> Vec<(Vec<u8>, Vec<swarmkv_protocol::store::RawSlot>)> {
+    let scan = snapshot.scan(b"key/", b"").expect("readable");
+    scan.map(|group| group.expect("readable")).collect()
+}
+
+#[test]
+fn a_store_is_what_its_model_says_through_restarts() {
+    for seed in 0..12 {
+        let (mut random, mut model) = (Random(seed), Model::default());
+        let files: Arc<dyn Files> = Arc::new(InMemory::default());
+        let mut disk = Disk::with(Arc::clone(&files), SMALL).expect("made");
+        let mut moments: Vec<(Snapshot, Model)> = Vec::new();
+        for step in 0..400 {
+            disk.apply(model.some(&mut random));
+            let snapshot = disk.sync().expect("durable");
+            if random.below(8) == 0 {
+                moments.push((snapshot, model.clone()));
+            }
+            if moments.len() > 6 {
+                moments.remove(0);
+            }
+            if step % 7 == 0 {
+                assert_eq!(model.differs(&disk), None, "seed {seed}, step {step}");
+            }
+            for (snapshot, then) in &moments {
+                assert_eq!(listing(snapshot), then.listing(), "seed {seed}, step {step}");
+            }
+            if random.below(60) == 0 {
+                moments.clear();
+                drop(disk);
+                disk = Disk::with(Arc::clone(&files), SMALL).expect("opened again");
+                assert!(!disk.is_damaged());
+                assert_eq!(model.differs(&disk), None, "seed {seed}, after a restart");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_not_synced_is_seen_by_the_core_alone() {
+    let (mut random, mut model) = (Random(5), Model::default());
+    let disk = Disk::in_memory().expect("made");
+    let before = model.clone();
+    disk.apply(model.some(&mut random));
+    disk.apply(model.some(&mut random));
+    assert_eq!(listing(&disk.durable()), before.listing());
+    let shown = listing(&disk.sync().expect("durable"));
+    assert_eq!(shown, model.listing());
+    assert_eq!(model.differs(&disk), None);
+}
+
+#[test]
+fn space_is_given_back() {
+    let (mut random, mut model) = (Random(9), Model::default());
+    let files: Arc<dyn Files> = Arc::new(InMemory::default());
+    let disk = Disk::with(Arc::clone(&files), SMALL).expect("made");
+    let mut most = 0;
+    for step in 0..4000 {
+        disk.apply(model.some(&mut random));
+        disk.sync().expect("durable");
+        if step > 1000 {
+            most = most.max(segments(&files));
+        }
+    }
+    assert_eq!(model.differs(&disk), None);
+    // Live are some 36 slots of 300 bytes: 2 segments' worth. Without giving back it would be hundreds.
+    assert!(most <= 16, "{most} segments");
+    assert!(rows(&disk, Rows::Headers) > 0);
+    // What was moved together is found after a restart as well.
+    drop(disk);
+    let disk = Disk::with(Arc::clone(&files), SMALL).expect("opened again");
+    assert_eq!(model.differs(&disk), None);
+}
+
+fn segments(files: &Arc<dyn Files>) -> usize {
+    let names = files.list().expect("listed");
+    names.iter().filter_map(|name| super::super::journal::named(name)).count()
+}
+
+#[test]
+fn moved_slots_lie_in_segments_of_their_own() {
+    let (mut random, mut model) = (Random(3), Model::default());
+    let files: Arc<dyn Files> = Arc::new(InMemory::default());
+    let disk = Disk::with(Arc::clone(&files), SMALL).expect("made");
+    for _ in 0..800 {
+        disk.apply(model.some(&mut random));
+        disk.sync().expect("durable");
+    }
+    drop(disk);
+    let names = files.list().expect("listed");
+    let kinds = names.iter().filter_map(|name| super::super::journal::named(name));
+    assert!(kinds.into_iter().any(|(kind, _)| kind == Kind::Slots), "{names:?}");
+}
+
+#[test]
+fn a_removed_slot_that_was_never_there_does_no_harm() {
+    let disk = Disk::in_memory().expect("made");
+    disk.apply(vec![Write::RemoveSlot { key: key(1), branch: branch(1), seq: 4 }]);
+    let snapshot = disk.sync().expect("durable");
+    assert_eq!(snapshot.slots(&key(1)), Ok(Vec::new()));
+}

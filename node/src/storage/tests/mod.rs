@@ -1,0 +1,8 @@
+//! The store against a model of itself: ordinary life, crashes, damage, full and failing devices.
+
+mod crash;
+mod damage;
+mod faulty;
+mod life;
+mod model;
+mod recording;
