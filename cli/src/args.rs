@@ -248,6 +248,9 @@ pub struct Up {
     /// Neither look for peers on the local network nor announce this device there
     #[arg(long)]
     pub no_mdns: bool,
+    /// Keep data in memory only: gone when the peer stops, except where other members have it
+    #[arg(long)]
+    pub memory: bool,
     /// Run in the background; return when the peer answers
     #[arg(long)]
     pub detach: bool,

@@ -179,7 +179,7 @@ impl From<ApiError> for Failure {
             ErrorKind::NotFound => Kind::NotFound,
             ErrorKind::Condition => Kind::Condition,
             ErrorKind::CatchingUp | ErrorKind::Timeout => Kind::Timeout,
-            ErrorKind::Busy | ErrorKind::Failed => Kind::Failed,
+            ErrorKind::Busy | ErrorKind::Full | ErrorKind::Failed => Kind::Failed,
         };
         let hint = error.hint.or_else(|| default_hint(error.kind).map(str::to_owned)).map(sentence);
         Self { hint, ..Self::new(kind, error.message) }
@@ -195,7 +195,7 @@ fn default_hint(kind: ErrorKind) -> Option<&'static str> {
         ErrorKind::Condition => Some("See what the key holds: swarmkv get --siblings KEY"),
         ErrorKind::Busy => Some("Try again."),
         ErrorKind::NotAllowed => Some("See this device's role: swarmkv status"),
-        ErrorKind::Invalid | ErrorKind::NotFound | ErrorKind::Failed => None,
+        ErrorKind::Full | ErrorKind::Invalid | ErrorKind::NotFound | ErrorKind::Failed => None,
     }
 }
 
@@ -264,6 +264,9 @@ impl From<StartError> for Failure {
     fn from(error: StartError) -> Self {
         match error {
             StartError::Dir(error) => error.into(),
+            StartError::HasData => Self::failed(error.to_string()).hint(
+                "Start it without --memory, or join anew in another directory with: --data-dir DIR",
+            ),
             StartError::Network(_) => Self::failed(error.to_string())
                 .hint("An address looks like /ip4/0.0.0.0/tcp/4001, and its port must be free."),
         }

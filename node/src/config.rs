@@ -16,6 +16,9 @@ pub struct Config {
     /// Whether to find peers on the local network by multicast DNS. Default: yes. The announcement
     /// shows this device's lasting id to everyone on that network.
     pub mdns: bool,
+    /// Keep data in memory only: gone when the peer stops, except where other members have it. Who is a
+    /// member stays on disk. Default: no.
+    pub memory: bool,
 }
 
 impl Config {
@@ -27,6 +30,7 @@ impl Config {
             listen: vec!["/ip4/0.0.0.0/tcp/0".into(), "/ip4/0.0.0.0/udp/0/quic-v1".into()],
             dial: Vec::new(),
             mdns: true,
+            memory: false,
         }
     }
 }

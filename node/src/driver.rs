@@ -120,6 +120,8 @@ pub(crate) struct Driver {
     tokens: u64,
     stop: Option<oneshot::Sender<()>>,
     shown_progress: Option<Instant>,
+    /// The disk is full, as far as was told.
+    full: bool,
     pub(crate) commands: VecDeque<Command>,
 }
 
@@ -185,6 +187,7 @@ impl Driver {
             tokens: 0,
             stop: None,
             shown_progress: None,
+            full: false,
             commands: VecDeque::new(),
         };
         (driver, Inbox { network: network.1, requests, synced, answers })
@@ -303,6 +306,9 @@ impl Driver {
 
     fn request(&mut self, request: Request) -> Result<(), String> {
         match request {
+            Request::Write(_, reply) if self.disk.is_full() => {
+                let _ = reply.send(Err(WriteError::Full));
+            }
             Request::Write(changes, reply) => {
                 let token = self.token();
                 self.writes.insert(token, reply);
@@ -487,12 +493,37 @@ impl Driver {
     /// What is looked at after every round.
     fn look_around(&mut self) {
         self.show_progress();
+        self.look_at_disk();
         if !self.pullers.is_empty() && !self.engine.pulling() {
             for puller in std::mem::take(&mut self.pullers) {
                 let _ = puller.send(());
             }
         }
         self.look_at_members();
+    }
+
+    /// A full disk is waited for; who waits for a write is told that it is not there.
+    fn look_at_disk(&mut self) {
+        let full = self.disk.is_full();
+        if full {
+            for (_, reply) in std::mem::take(&mut self.writes) {
+                let _ = reply.send(Err(WriteError::Full));
+            }
+            if self.stop.is_some() {
+                self.disk.stop_waiting();
+            }
+        }
+        if std::mem::replace(&mut self.full, full) != full {
+            self.tell(NodeEvent::Full { full });
+        }
+        // Readers let go of what a checkpoint has made superfluous.
+        if !self.syncing
+            && !self.dirty
+            && let Some(snapshot) = self.disk.renewed()
+        {
+            let state = self.readers.borrow().with_snapshot(snapshot);
+            self.readers.send_replace(Arc::new(state));
+        }
     }
 
     fn show_progress(&mut self) {

@@ -123,6 +123,9 @@ pub enum StartError {
     /// An address cannot be listened on or makes no sense.
     #[error("network: {0}")]
     Network(String),
+    /// The peer was to keep data in memory, but the directory holds some on disk: it would be hidden.
+    #[error("this device has data on disk, which a peer in memory would not show")]
+    HasData,
 }
 
 /// A device was not taken out.
@@ -165,6 +168,9 @@ pub enum WriteError {
     /// Too many writes wait already.
     #[error("too many writes are waiting")]
     Busy,
+    /// The disk is full. The write is not on disk; one that waited already will be when there is room.
+    #[error("the disk is full: nothing can be written here until there is room")]
+    Full,
     /// The peer has stopped: the write may or may not be on disk.
     #[error("the peer has stopped")]
     Stopped,

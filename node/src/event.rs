@@ -77,6 +77,11 @@ pub enum NodeEvent {
         /// What it wanted.
         what: String,
     },
+    /// The disk is full: nothing can be written until there is room; reads go on. Or there is room again.
+    Full {
+        /// Whether it is.
+        full: bool,
+    },
     /// Something needs a person's attention.
     Trouble {
         /// What happened and what to do.

@@ -181,6 +181,14 @@ impl Handle {
         }
     }
 
+    /// Tells when what this replica shows may have changed.
+    #[must_use]
+    pub fn watch(&self) -> Watch {
+        let mut readers = self.readers.clone();
+        readers.mark_unchanged();
+        Watch(readers)
+    }
+
     /// Makes a ticket that admits a device.
     ///
     /// # Errors
@@ -328,6 +336,17 @@ impl Handle {
     #[must_use]
     pub fn swarm_id(&self) -> SwarmId {
         self.swarm
+    }
+}
+
+/// Waits for changes, see [`Handle::watch`].
+pub struct Watch(watch::Receiver<Arc<ReadState>>);
+
+impl Watch {
+    /// Returns when what the replica shows may have changed since the last call, many changes at once;
+    /// `false` when the peer has stopped.
+    pub async fn changed(&mut self) -> bool {
+        self.0.changed().await.is_ok()
     }
 }
 

@@ -44,7 +44,7 @@ pub use error::{
     DirError, InitError, InviteError, JoinError, ReadError, RevokeError, StartError, WriteError,
 };
 pub use event::NodeEvent;
-pub use handle::Handle;
+pub use handle::{Handle, Watch};
 pub use network::stranger;
 pub use node::Node;
 pub use setup::{Founded, Joined, init, join};

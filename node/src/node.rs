@@ -47,7 +47,7 @@ impl Node {
     /// listened on.
     pub async fn start(config: Config) -> Result<Self, StartError> {
         let dir = DataDir::open(&config.data_dir)?;
-        let disk = Disk::open(&dir.store()).map_err(DirError::Store)?;
+        let mut disk = Disk::open(&dir.store()).map_err(DirError::Store)?;
         let genesis = disk.genesis().map_err(DirError::Store)?;
         let genesis = genesis.ok_or_else(|| DirError::NoSwarm(config.data_dir.clone()))?;
         let key = keystore::load(dir.path())?;
@@ -57,8 +57,15 @@ impl Node {
         let swarm = roster.swarm();
         dir.note_swarm(&roster.genesis().name)?;
         let fingerprint = dir.fingerprint()?;
-        let moved = disk.moved(&fingerprint).map_err(DirError::Store)?;
+        // What a peer in memory wrote before this start it does not know: its logs go on in a new epoch.
+        let moved = config.memory || disk.moved(&fingerprint).map_err(DirError::Store)?;
         let recovered = disk.recover().map_err(DirError::Store)?;
+        if config.memory {
+            if !recovered.logs.is_empty() {
+                return Err(StartError::HasData);
+            }
+            disk = Disk::in_memory(disk).map_err(DirError::Store)?;
+        }
         let entropy = u64::from_be_bytes(clock::random());
         let engine = Engine::open(key, roster, recovered, disk.clone(), entropy, moved)
             .map_err(DirError::Store)?;

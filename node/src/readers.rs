@@ -43,9 +43,14 @@ impl ReadState {
         }
     }
 
+    /// The same moment as it lies on disk now.
+    pub(crate) fn with_snapshot(&self, snapshot: Snapshot) -> Self {
+        Self { snapshot, ..self.with_labels(Arc::clone(&self.labels)) }
+    }
+
     /// The last moment, of a peer that has stopped.
     pub(crate) fn closed(&self) -> Self {
-        Self { snapshot: Snapshot::closed(), ..self.with_labels(Arc::clone(&self.labels)) }
+        self.with_snapshot(Snapshot::closed())
     }
 
     /// Whether a write is here (or a later one of its log, which replaced it or came after it).

@@ -43,6 +43,8 @@ impl Driver {
             bytes: logs.iter().map(|log| log.bytes).sum(),
             logs: logs.iter().map(|log| self.log_info(log)).collect(),
             disk_bytes: self.disk.bytes(),
+            disk_full: self.disk.is_full(),
+            in_memory: self.disk.is_in_memory(),
             state: self.readers.borrow().hash.to_string(),
             scrub_left: self.engine.to_scrub(),
             counters: self.counters(),

@@ -54,10 +54,11 @@ fn facts(status: &Status) -> Vec<(&'static str, String)> {
         (
             "data",
             format!(
-                "{}, {} live, {} on disk",
+                "{}, {} live, {} {}",
                 text::plural(status.slots, "slot"),
                 text::size(status.bytes),
-                text::size(status.disk_bytes)
+                text::size(status.disk_bytes),
+                if status.in_memory { "in memory only" } else { "on disk" }
             ),
         ),
         ("place", status.data_dir.clone()),
@@ -76,6 +77,10 @@ fn facts(status: &Status) -> Vec<(&'static str, String)> {
             ("trouble", "this device has left the swarm: its copy stays readable".to_owned()),
         ),
         _ => {}
+    }
+    if status.disk_full {
+        let text = "the disk is full: nothing is written until there is room, reads go on";
+        facts.push(("trouble", text.to_owned()));
     }
     facts.extend(status.listen.iter().map(|addr| ("listens", addr.clone())));
     let mut troubles: Vec<String> = status.logs.iter().filter_map(trouble).collect();

@@ -54,6 +54,7 @@ impl IntoResponse for ApiError {
             ErrorKind::Condition => StatusCode::PRECONDITION_FAILED,
             ErrorKind::CatchingUp | ErrorKind::Busy => StatusCode::SERVICE_UNAVAILABLE,
             ErrorKind::Timeout => StatusCode::REQUEST_TIMEOUT,
+            ErrorKind::Full => StatusCode::INSUFFICIENT_STORAGE,
             ErrorKind::Failed => StatusCode::INTERNAL_SERVER_ERROR,
         };
         (status, Json(self)).into_response()
@@ -159,6 +160,9 @@ impl From<WriteError> for ApiError {
                 Self::new(ErrorKind::Condition, text).hint(hint)
             }
             WriteError::Busy => Self::new(ErrorKind::Busy, text).hint("try again in a moment"),
+            WriteError::Full => Self::new(ErrorKind::Full, text).hint(
+                "make room, then try again: the peer goes on by itself, and reads go on meanwhile",
+            ),
             WriteError::Stopped => stopped(),
         }
     }

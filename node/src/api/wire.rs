@@ -49,6 +49,12 @@ impl fmt::Debug for Data {
     }
 }
 
+impl From<Vec<u8>> for Data {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self(bytes)
+    }
+}
+
 impl From<&[u8]> for Data {
     fn from(bytes: &[u8]) -> Self {
         Self(bytes.to_vec())
@@ -56,7 +62,7 @@ impl From<&[u8]> for Data {
 }
 
 /// One operation of a write request.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WriteOp {
     /// The key.
@@ -292,6 +298,12 @@ pub struct Status {
     pub bytes: u64,
     /// Bytes of the store on disk.
     pub disk_bytes: u64,
+    /// The disk is full: nothing can be written until there is room.
+    #[serde(default)]
+    pub disk_full: bool,
+    /// Data is in memory only: gone when the peer stops.
+    #[serde(default)]
+    pub in_memory: bool,
     /// A hash of everything this replica has: equal replicas, equal hashes.
     pub state: String,
     /// Histories still to be checked on request, see `swarmkv scrub`; 0: none.
@@ -475,6 +487,8 @@ pub enum ErrorKind {
     Timeout,
     /// Too much is waiting; try again.
     Busy,
+    /// The disk is full.
+    Full,
     /// The peer is in trouble (disk, damage) or stopping.
     Failed,
 }

@@ -39,6 +39,8 @@ struct Inner {
     journal: Mutex<Journal>,
     /// Frames were lost to damage: what is stored must be checked.
     damaged: bool,
+    /// Where a store in memory keeps who is a member.
+    kept: Option<Disk>,
     checkpoints: Option<Sender<Checkpoint>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -61,9 +63,35 @@ impl Disk {
         Self::with(Arc::new(OnDisk::at(dir).map_err(io)?), Sizes::default())
     }
 
-    /// A new store that is gone when the last clone of it is.
-    pub(crate) fn in_memory() -> Result<Self, StoreError> {
-        Self::with(Arc::new(InMemory::default()), Sizes::default())
+    /// A new store whose data is gone when the last clone of it is. Who is a member it takes from `kept`,
+    /// and goes on keeping there.
+    pub(crate) fn in_memory(kept: Self) -> Result<Self, StoreError> {
+        let mut disk = Self::with(Arc::new(InMemory::default()), Sizes::default())?;
+        for rows in [Rows::Meta, Rows::Statements, Rows::Addresses] {
+            for (key, value) in kept.rows(rows)? {
+                disk.note(rows, &key, Some(value));
+            }
+        }
+        disk.sync()?;
+        if let Some(inner) = Arc::get_mut(&mut disk.0) {
+            inner.kept = Some(kept);
+        }
+        Ok(disk)
+    }
+
+    /// Makes durable who is a member now, if this store is in memory.
+    fn keep(&self, layer: &Overlay) -> Result<(), StoreError> {
+        let Some(kept) = &self.0.kept else { return Ok(()) };
+        let statements = layer.rows.iter().filter(|((rows, _), _)| *rows == Rows::Statements);
+        for ((rows, key), value) in statements {
+            kept.note(*rows, key, value.clone());
+        }
+        kept.sync().map(drop)
+    }
+
+    /// Whether data is in memory only.
+    pub(crate) fn is_in_memory(&self) -> bool {
+        self.0.kept.is_some()
     }
 
     /// Opens the store that lies in `files`, or makes one.
@@ -114,7 +142,7 @@ impl Disk {
             .map_err(failed)?;
         let (checkpoints, thread) = (Some(checkpoints), Some(thread));
         let journal = Mutex::new(journal);
-        Ok(Self(Arc::new(Inner { shared, journal, damaged, checkpoints, thread })))
+        Ok(Self(Arc::new(Inner { shared, journal, damaged, kept: None, checkpoints, thread })))
     }
 
     fn layers(&self) -> &Layers {
@@ -160,6 +188,7 @@ impl Disk {
             let segment = journal.roll(number).map_err(failed)?;
             Arc::make_mut(&mut shared.layers.lock().segments).insert(number, segment);
         }
+        self.keep(&layer)?;
         let at = journal.append(frame).map_err(failed)?;
         let pointers = lie.into_iter().map(|within| within.map(|within| point(at, within)));
         take_in(&layer, pointers, &memtable, &shared.layers.branches, at.number, oldest);

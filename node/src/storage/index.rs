@@ -267,6 +267,9 @@ fn settle(write: &WriteTransaction, balance: &Balance) -> Result<Live, StoreErro
     Ok(live)
 }
 
+/// A key and the slots on it.
+pub(super) type OnKey = (Vec<u8>, Vec<Spot>);
+
 type ReadTable = ReadOnlyTable<&'static [u8], &'static [u8]>;
 
 /// The index as of one checkpoint. Opened once: opening tables costs more than a read from them.
@@ -288,8 +291,7 @@ impl Tables {
     pub(super) fn keys(
         &self,
         from: &[u8],
-    ) -> Result<impl Iterator<Item = Result<(Vec<u8>, Vec<Spot>), StoreError>> + use<>, StoreError>
-    {
+    ) -> Result<impl Iterator<Item = Result<OnKey, StoreError>> + use<>, StoreError> {
         let range = self.keys.range::<&[u8]>(from..).map_err(index_error)?;
         Ok(range.map(|entry| {
             let (key, record) = entry.map_err(index_error)?;

@@ -223,8 +223,7 @@ pub(super) fn replay(
         let began = end.number;
         let len = file.len()?;
         let mut body = Vec::new();
-        loop {
-            let Some(at) = next(&**file, end, len, &mut body)? else { break };
+        while let Some(at) = next(&**file, end, len, &mut body)? {
             damaged |= at.number != end.number;
             each(at, &body);
             let offset = at.offset + (frame::HEAD + body.len()) as u64;
@@ -279,7 +278,7 @@ fn next(
     let mut rest = vec![0; usize::try_from(len - end.offset).unwrap_or(0)];
     file.read_at(end.offset, &mut rest)?;
     let numbers = end.number + 1..end.number + LEAP;
-    for at in 1..rest.len() {
+    for at in 0..rest.len() {
         let Some(head) = rest[at..].first_chunk() else { break };
         if !numbers.contains(&frame::Head::read(head).number) {
             continue;

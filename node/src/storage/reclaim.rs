@@ -198,7 +198,6 @@ fn repoint(
     Ok(balance)
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "used as a map_err argument")]
 pub(super) fn failed(e: io::Error) -> StoreError {
     StoreError::failed(e)
 }

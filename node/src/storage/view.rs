@@ -5,7 +5,7 @@ use std::sync::Arc;
 use swarmkv_protocol::store::{RawSlot, StoreError};
 
 use super::branches::Branches;
-use super::index::Tables;
+use super::index::{OnKey, Tables};
 use super::journal::Segments;
 use super::memtable::Memtable;
 use super::schema::{self, Place, Pointer, Spot};
@@ -101,7 +101,7 @@ impl Snapshot {
 
 /// A key with the slots on it.
 type Group = Result<(Vec<u8>, Vec<RawSlot>), StoreError>;
-type Indexed = Box<dyn Iterator<Item = Result<(Vec<u8>, Vec<Spot>), StoreError>> + Send>;
+type Indexed = Box<dyn Iterator<Item = Result<OnKey, StoreError>> + Send>;
 
 /// Keys in order, merged from the index and the memtables.
 pub(crate) struct Scan {
@@ -114,7 +114,7 @@ pub(crate) struct Scan {
 
 impl Scan {
     /// The next key that anybody speaks of, and what the index has on it.
-    fn next_spots(&mut self) -> Option<Result<(Vec<u8>, Vec<Spot>), StoreError>> {
+    fn next_spots(&mut self) -> Option<Result<OnKey, StoreError>> {
         let indexed = match self.indexed.peek() {
             Some(Ok((key, _))) => Some(key.clone()),
             Some(Err(_)) => return self.indexed.next(),

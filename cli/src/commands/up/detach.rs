@@ -73,6 +73,9 @@ fn arguments(args: &Up, settings: &Settings) -> Vec<OsString> {
     if args.no_mdns {
         list.push("--no-mdns".into());
     }
+    if args.memory {
+        list.push("--memory".into());
+    }
     list.extend((0..settings.verbose).map(|_| "-v".into()));
     list
 }

@@ -46,6 +46,7 @@ fn config(args: Up, settings: &Settings) -> Config {
     }
     config.dial = args.peer;
     config.mdns = !args.no_mdns;
+    config.memory = args.memory;
     config
 }
 

@@ -84,6 +84,14 @@ impl Talk {
                     || json!({"event": "stranger_refused", "what": what}),
                 );
             }
+            NodeEvent::Full { full } => {
+                let text = if *full {
+                    "The disk is full: nothing is written until there is room. Reads go on."
+                } else {
+                    "There is room on the disk again: writing goes on."
+                };
+                self.say(text, || json!({"event": "full", "full": full}));
+            }
             NodeEvent::Trouble { message } => {
                 self.say(
                     &format!("Trouble: {}", clean(message)),

@@ -41,9 +41,9 @@ fn live(
 /// Which of the states a store is in.
 fn found(disk: &Disk, states: &[Model], acknowledged: usize) -> Result<usize, String> {
     let mut why = String::new();
-    for state in acknowledged..states.len().min(acknowledged + 2) {
-        match states[state].differs(disk) {
-            None => return Ok(state),
+    for (number, state) in states.iter().enumerate().skip(acknowledged).take(2) {
+        match state.differs(disk) {
+            None => return Ok(number),
             Some(difference) => why = difference,
         }
     }

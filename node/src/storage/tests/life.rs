@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use swarmkv_protocol::codec::Bytes;
+use swarmkv_protocol::id::Hash;
 use swarmkv_protocol::store::Write;
 
 use super::super::disk::Disk;
@@ -54,7 +56,7 @@ fn a_store_is_what_its_model_says_through_restarts() {
 #[test]
 fn what_is_not_synced_is_seen_by_the_core_alone() {
     let (mut random, mut model) = (Random(5), Model::default());
-    let disk = Disk::in_memory().expect("made");
+    let disk = Disk::with(Arc::new(InMemory::default()), SMALL).expect("made");
     let before = model.clone();
     disk.apply(model.some(&mut random));
     disk.apply(model.some(&mut random));
@@ -109,8 +111,32 @@ fn moved_slots_lie_in_segments_of_their_own() {
 
 #[test]
 fn a_removed_slot_that_was_never_there_does_no_harm() {
-    let disk = Disk::in_memory().expect("made");
+    let disk = Disk::with(Arc::new(InMemory::default()), SMALL).expect("made");
     disk.apply(vec![Write::RemoveSlot { key: key(1), branch: branch(1), seq: 4 }]);
     let snapshot = disk.sync().expect("durable");
     assert_eq!(snapshot.slots(&key(1)), Ok(Vec::new()));
+}
+
+#[test]
+fn a_store_in_memory_keeps_on_disk_who_is_a_member_and_nothing_else() {
+    let files: Arc<dyn Files> = Arc::new(InMemory::default());
+    let open = || Disk::with(Arc::clone(&files), SMALL).expect("opened");
+    let statement = |n: u8| Write::Statement { name: Hash::new([n; 32]), bytes: Bytes(vec![n]) };
+    let kept = open();
+    kept.apply(vec![statement(1)]);
+    kept.sync().expect("durable");
+    let disk = Disk::in_memory(kept).expect("made");
+    let (mut random, mut model) = (Random(2), Model::default());
+    for _ in 0..20 {
+        disk.apply(model.some(&mut random));
+        disk.sync().expect("kept");
+    }
+    disk.apply(vec![statement(2)]);
+    disk.sync().expect("kept");
+    assert_eq!(model.differs(&disk), None);
+    assert_eq!(rows(&disk, Rows::Statements), 2);
+    drop(disk);
+    let kept = open();
+    assert_eq!(rows(&kept, Rows::Statements), 2);
+    assert_eq!(Model::default().differs(&kept), None);
 }
