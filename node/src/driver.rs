@@ -7,10 +7,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use swarmkv_protocol::engine::Engine;
-use swarmkv_protocol::id::{Branch, DeviceId, Hash, Version};
+use swarmkv_protocol::id::{Branch, DeviceId, Version};
 use swarmkv_protocol::io::{Change, Verdict as CoreVerdict};
 use swarmkv_protocol::io::{Fault, Input, InviteRefused, Output, SessionId, Token, WriteRefused};
 use swarmkv_protocol::message;
@@ -22,6 +22,7 @@ use crate::api::wire::{KnockInfo, MemberInfo, PeerInfo, Status};
 use crate::blocklist::Blocklist;
 use crate::clock::{self, Clock};
 use crate::data_dir::DataDir;
+use crate::durability::{Heads, QUICK_SYNC};
 use crate::error::{InviteError, RevokeError, WriteError};
 use crate::event::NodeEvent;
 use crate::network::{AskError, Command, Event, GossipToken, Network, Source, Transport, Verdict};
@@ -31,10 +32,6 @@ use crate::storage::{self, Addresses, Disk, SyncDone, SyncThread};
 
 /// Inputs taken before outputs are carried out and the loop yields.
 const BATCH: usize = 256;
-
-/// Bytes of writes that may wait for a sync. Beyond it nothing more is taken from the network or from
-/// callers until the disk has kept up: what arrives faster than it can be kept must wait elsewhere.
-const UNSYNCED_BYTES: usize = 8 << 20;
 
 /// What callers ask of the loop.
 pub(crate) enum Request {
@@ -74,13 +71,6 @@ pub(crate) struct Identity {
     pub(crate) dir: DataDir,
 }
 
-/// What the replica had when a sync began.
-struct Heads {
-    heads: Arc<BTreeMap<Branch, u64>>,
-    caught_up: bool,
-    hash: Hash,
-}
-
 pub(crate) struct Driver {
     pub(crate) engine: Engine<Disk>,
     pub(crate) disk: Disk,
@@ -96,18 +86,18 @@ pub(crate) struct Driver {
     pub(crate) labels: Arc<BTreeMap<DeviceId, String>>,
     /// The members as of the last change.
     pub(crate) known: BTreeSet<DeviceId>,
-    sync: SyncThread,
-    syncing: bool,
+    pub(crate) sync: SyncThread,
+    pub(crate) syncing: bool,
     pub(crate) dirty: bool,
     /// Bytes handed to storage since the last sync began.
-    unsynced: usize,
+    pub(crate) unsynced: usize,
     /// Outputs that wait for the sync that is running, and for the one after it.
-    in_flight: Vec<Output>,
-    waiting: Vec<Output>,
+    pub(crate) in_flight: Vec<Output>,
+    pub(crate) waiting: Vec<Output>,
     /// What readers see after the running sync.
-    next_heads: Option<Heads>,
+    pub(crate) next_heads: Option<Heads>,
     answers: mpsc::UnboundedSender<(DeviceId, Result<Vec<u8>, AskError>)>,
-    writes: BTreeMap<Token, oneshot::Sender<Result<Vec<Version>, WriteError>>>,
+    pub(crate) writes: BTreeMap<Token, oneshot::Sender<Result<Vec<Version>, WriteError>>>,
     invites: BTreeMap<Token, oneshot::Sender<Result<(), InviteError>>>,
     revokes: BTreeMap<Token, oneshot::Sender<Result<(), RevokeError>>>,
     /// Who waits until nothing is to be pulled any more.
@@ -118,10 +108,13 @@ pub(crate) struct Driver {
     pub(crate) asked: BTreeMap<Token, oneshot::Sender<Vec<u8>>>,
     pub(crate) sessions: BTreeMap<SessionId, DeviceId>,
     tokens: u64,
-    stop: Option<oneshot::Sender<()>>,
+    pub(crate) stop: Option<oneshot::Sender<()>>,
     shown_progress: Option<Instant>,
+    /// When the last sync began, and what syncs take of late.
+    pub(crate) sync_began: Instant,
+    pub(crate) sync_cost: Duration,
     /// The disk is full, as far as was told.
-    full: bool,
+    pub(crate) full: bool,
     pub(crate) commands: VecDeque<Command>,
 }
 
@@ -187,6 +180,8 @@ impl Driver {
             tokens: 0,
             stop: None,
             shown_progress: None,
+            sync_began: Instant::now(),
+            sync_cost: QUICK_SYNC,
             full: false,
             commands: VecDeque::new(),
         };
@@ -202,6 +197,11 @@ impl Driver {
         }
         self.network.send(Command::Shutdown).await;
         self.sync.finish();
+        if result.is_ok()
+            && let Err(e) = self.disk.settle()
+        {
+            info!("the index was left behind: {e}");
+        }
         // Whoever still holds a handle must not hold the store open.
         let closed = self.readers.borrow().closed();
         self.readers.send_replace(Arc::new(closed));
@@ -219,7 +219,7 @@ impl Driver {
             self.tell(NodeEvent::Trouble { message: message.to_owned() });
             self.feed(Input::Scrub)?;
         }
-        self.start_sync();
+        self.start_sync(false)?;
         loop {
             let deadline = self.engine.next_deadline().map(|(at, _)| self.clock.instant(at));
             let sleep = async {
@@ -252,15 +252,14 @@ impl Driver {
                 Some((peer, answer)) = inbox.answers.recv() => self.answered(peer, answer)?,
                 () = sleep, if self.stop.is_none() => self.feed(Input::Tick)?,
             }
-            // Signing waits for the running sync: whatever queued up meanwhile shares one commit.
-            while !self.syncing && self.engine.has_queued_writes() {
-                self.feed(Input::Commit)?;
-                self.start_sync();
+            self.send_commands().await;
+            while self.commit_queued()? {
+                let alone = inbox.requests.is_empty() && inbox.network.is_empty();
+                self.start_sync(alone)?;
             }
-            self.start_sync();
-            while let Some(command) = self.commands.pop_front() {
-                self.network.send(command).await;
-            }
+            let alone = inbox.requests.is_empty() && inbox.network.is_empty();
+            self.start_sync(alone)?;
+            self.send_commands().await;
             self.look_around();
             if self.stop.is_some() && !self.syncing && !self.dirty {
                 return Ok(());
@@ -268,9 +267,10 @@ impl Driver {
         }
     }
 
-    /// Whether more may be taken in: the disk keeps up, and nobody asked to stop.
-    fn has_room(&self) -> bool {
-        self.unsynced < UNSYNCED_BYTES && self.stop.is_none()
+    async fn send_commands(&mut self) {
+        while let Some(command) = self.commands.pop_front() {
+            self.network.send(command).await;
+        }
     }
 
     pub(crate) fn token(&mut self) -> Token {
@@ -373,47 +373,7 @@ impl Driver {
         Ok(())
     }
 
-    fn start_sync(&mut self) {
-        if self.dirty && !self.syncing {
-            self.dirty = false;
-            self.unsynced = 0;
-            self.syncing = true;
-            // Sealed here, so that what readers see then is exactly what the heads below say.
-            self.disk.seal();
-            self.in_flight = std::mem::take(&mut self.waiting);
-            self.next_heads = Some(Heads {
-                heads: Arc::new(self.engine.heads()),
-                caught_up: self.engine.caught_up(),
-                hash: self.engine.state_hash(),
-            });
-            self.sync.request();
-        }
-    }
-
-    fn synced(&mut self, done: SyncDone) -> Result<(), String> {
-        let snapshot = done.map_err(|e| e.to_string())?;
-        self.syncing = false;
-        if let Some(Heads { heads, caught_up, hash }) = self.next_heads.take() {
-            let first = caught_up && !self.readers.borrow().caught_up;
-            let labels = Arc::clone(&self.labels);
-            self.readers.send_replace(Arc::new(ReadState {
-                snapshot,
-                heads,
-                labels,
-                caught_up,
-                hash,
-            }));
-            if first {
-                self.tell(NodeEvent::CaughtUp);
-            }
-        }
-        for output in std::mem::take(&mut self.in_flight) {
-            self.carry_out(output);
-        }
-        Ok(())
-    }
-
-    fn carry_out(&mut self, output: Output) {
+    pub(crate) fn carry_out(&mut self, output: Output) {
         match output {
             Output::Persist(_) | Output::Verdict(..) | Output::Advanced => {}
             Output::Publish(bytes) => self.commands.push_back(Command::Publish(bytes)),
@@ -500,30 +460,6 @@ impl Driver {
             }
         }
         self.look_at_members();
-    }
-
-    /// A full disk is waited for; who waits for a write is told that it is not there.
-    fn look_at_disk(&mut self) {
-        let full = self.disk.is_full();
-        if full {
-            for (_, reply) in std::mem::take(&mut self.writes) {
-                let _ = reply.send(Err(WriteError::Full));
-            }
-            if self.stop.is_some() {
-                self.disk.stop_waiting();
-            }
-        }
-        if std::mem::replace(&mut self.full, full) != full {
-            self.tell(NodeEvent::Full { full });
-        }
-        // Readers let go of what a checkpoint has made superfluous.
-        if !self.syncing
-            && !self.dirty
-            && let Some(snapshot) = self.disk.renewed()
-        {
-            let state = self.readers.borrow().with_snapshot(snapshot);
-            self.readers.send_replace(Arc::new(state));
-        }
     }
 
     fn show_progress(&mut self) {

@@ -24,6 +24,7 @@ mod clock;
 mod config;
 mod data_dir;
 mod driver;
+mod durability;
 mod error;
 mod event;
 mod handle;

@@ -82,7 +82,9 @@ impl ReadState {
 
     /// What a key shows.
     pub(crate) fn value(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        Ok(shown(&self.view(key)?, clock::wall_millis()))
+        let slots = self.snapshot.slots(key)?;
+        let shown = View::shown_of(&slots, |branch| self.head(branch), clock::wall_millis())?;
+        Ok(bytes(shown))
     }
 
     /// A key's undominated writes, the shown one first.
@@ -142,7 +144,11 @@ impl ReadState {
 }
 
 fn shown(view: &View, wall: u64) -> Option<Vec<u8>> {
-    match view.shown(wall) {
+    bytes(view.shown(wall))
+}
+
+fn bytes(shown: Shown) -> Option<Vec<u8>> {
+    match shown {
         Shown::Value(value) => Some(value.0),
         Shown::Counter(sum) => Some(sum.to_string().into_bytes()),
         Shown::Absent => None,

@@ -3,6 +3,9 @@
 //! Always `verify_strict`, never batch verification: crafted signatures pass in one batch and fail in
 //! another, which would split a swarm.
 
+use std::sync::LazyLock;
+
+use blake3::hazmat::{ContextKey, HasherExt, hash_derive_key_context};
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use zeroize::Zeroizing;
@@ -43,6 +46,23 @@ pub enum Domain {
 }
 
 impl Domain {
+    const ALL: [Self; 14] = [
+        Self::Commit,
+        Self::Header,
+        Self::Ops,
+        Self::Content,
+        Self::Key,
+        Self::Slot,
+        Self::Root,
+        Self::Genesis,
+        Self::Statement,
+        Self::StatementName,
+        Self::Digest,
+        Self::Roster,
+        Self::Ticket,
+        Self::CheckWords,
+    ];
+
     const fn tag(self) -> &'static str {
         match self {
             Self::Commit => "swarmkv 1 commit",
@@ -63,9 +83,14 @@ impl Domain {
     }
 }
 
-/// A hasher for one purpose.
+/// The context keys of all domains, in their order: a slot is hashed five times, and each would begin by
+/// hashing its tag.
+static CONTEXT_KEYS: LazyLock<[ContextKey; Domain::ALL.len()]> =
+    LazyLock::new(|| Domain::ALL.map(|domain| hash_derive_key_context(domain.tag())));
+
+/// A hasher for one purpose: BLAKE3's key derivation with the domain's tag as context.
 pub(crate) fn hasher(domain: Domain) -> blake3::Hasher {
-    blake3::Hasher::new_derive_key(domain.tag())
+    blake3::Hasher::new_from_context_key(&CONTEXT_KEYS[domain as usize])
 }
 
 /// Hashes `parts` one after another for one purpose. The caller keeps the boundaries unambiguous.

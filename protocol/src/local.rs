@@ -54,13 +54,7 @@ impl<S: Store> Replica<S> {
             if !change.key.starts_with(&right.prefix) {
                 return Some(WriteRefused::NotAllowed("the key lies outside its prefix"));
             }
-            let op = Op {
-                key: change.key.clone(),
-                body: change.body.clone(),
-                ctx: Vec::new(),
-                expires_at: change.expires_at,
-            };
-            if let Err(bad) = op.check(&self.own) {
+            if let Err(bad) = Op::check_parts(&change.key, &change.body) {
                 return Some(WriteRefused::Invalid(bad.to_string()));
             }
             bytes += size_hint(change);
@@ -75,6 +69,16 @@ impl<S: Store> Replica<S> {
     /// Whether local writes wait for [`Self::commit`].
     pub(crate) fn has_queued(&self) -> bool {
         !self.queue.is_empty()
+    }
+
+    /// Whether the writes that wait fill a commit: no more would share it if it were signed later.
+    pub(crate) fn has_full_group(&self) -> bool {
+        let (mut ops, mut bytes) = (0, 0);
+        self.queue.iter().any(|(_, changes)| {
+            ops += changes.len();
+            bytes += changes.iter().map(size_hint).sum::<usize>();
+            ops >= GROUP_OPS || bytes >= GROUP_BYTES
+        })
     }
 
     /// Signs one group of queued writes as one commit.
@@ -99,7 +103,7 @@ impl<S: Store> Replica<S> {
                 Ok(Ok(slots)) => group.take(token, bytes, slots),
                 Ok(Err(refused)) => self.out.push_back(Output::WriteRefused(token, refused)),
                 Err(broken) => {
-                    group.tokens.push((token, Vec::new()));
+                    group.tokens.push((token, 0));
                     return self.refuse(group.tokens, &WriteRefused::Damaged, Err(broken));
                 }
             }
@@ -107,23 +111,23 @@ impl<S: Store> Replica<S> {
         if group.slots.is_empty() {
             return Ok(());
         }
-        match self.sign(own, hlc, group.slots) {
-            Ok(true) => {}
-            Ok(false) => {
+        let mut names = match self.sign(own, hlc, group.slots) {
+            Ok(Some(names)) => names.into_iter(),
+            Ok(None) => {
                 let refused = WriteRefused::NotAllowed("it would go over its quota");
                 return self.refuse(group.tokens, &refused, Ok(()));
             }
             Err(broken) => return self.refuse(group.tokens, &WriteRefused::Damaged, Err(broken)),
-        }
-        for (token, versions) in group.tokens {
-            self.out.push_back(Output::Written(token, versions));
+        };
+        for (token, ops) in group.tokens {
+            self.out.push_back(Output::Written(token, names.by_ref().take(ops).collect()));
         }
         Ok(())
     }
 
     fn refuse(
         &mut self,
-        tokens: Vec<(Token, Vec<Version>)>,
+        tokens: Vec<(Token, usize)>,
         refused: &WriteRefused,
         result: Result<(), StoreError>,
     ) -> Result<(), Fault> {
@@ -133,14 +137,16 @@ impl<S: Store> Replica<S> {
         Ok(result?)
     }
 
-    /// Signs slots as the own log's next commit, keeps and spreads it; false if they exceed the quota.
+    /// Signs slots as the own log's next commit, keeps and spreads it; returns their names, or `None` if they
+    /// exceed the quota.
     fn sign(
         &mut self,
         own: Log,
         hlc: crate::time::Hlc,
         slots: Vec<(Slot, Bytes)>,
-    ) -> Result<bool, StoreError> {
-        let change = own.advance(&slots, &[], &self.store)?;
+    ) -> Result<Option<Vec<Version>>, StoreError> {
+        let mut change = own.advance(&slots, &[], &self.store)?;
+        let names = std::mem::take(&mut change.names);
         let grant = self.roster.member(&self.me).map(|m| m.grant).unwrap_or_default();
         let header = Header {
             version: VERSION,
@@ -160,13 +166,13 @@ impl<S: Store> Replica<S> {
             closes: if own.head.is_none() { self.closes } else { None },
         };
         if self.over_quota(&header) {
-            return Ok(false);
+            return Ok(None);
         }
         let commit = commit::sign(&self.key, header, slots);
         self.counters.commits_signed += 1;
         self.settle(own, &commit, change);
         self.out.push_back(Output::Publish(announce(&commit)));
-        Ok(true)
+        Ok(Some(names))
     }
 
     /// The own log's branch that writing goes on in.
@@ -335,7 +341,8 @@ fn announce(commit: &VerifiedCommit) -> Vec<u8> {
 #[derive(Default)]
 struct Group {
     slots: Vec<(Slot, Bytes)>,
-    tokens: Vec<(Token, Vec<Version>)>,
+    /// The writes that share it, each with its number of operations.
+    tokens: Vec<(Token, usize)>,
     bytes: usize,
 }
 
@@ -347,7 +354,7 @@ impl Group {
 
     fn take(&mut self, token: Token, bytes: usize, slots: Vec<(Slot, Bytes)>) {
         self.bytes += bytes;
-        self.tokens.push((token, slots.iter().map(|(slot, _)| slot.version()).collect()));
+        self.tokens.push((token, slots.len()));
         self.slots.extend(slots);
     }
 }

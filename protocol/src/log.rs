@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::codec::{self, Bytes, tuple_codec};
 use crate::commit::VerifiedHeader;
 use crate::digest::Entry;
-use crate::id::{Branch, Hash, Hash8};
+use crate::id::{Branch, Hash, Hash8, Version};
 use crate::limits::CHORE_SLOTS;
 use crate::op::Slot;
 use crate::plant::{self, Plant};
@@ -127,6 +127,8 @@ tuple_codec!(Record { head, sums, staged, chore, gone, frozen, forked, left, sta
 /// What applying slots to a log would change.
 pub(crate) struct Change {
     pub(crate) totals: Totals,
+    /// The names of slots that were counted in, in their order.
+    pub(crate) names: Vec<Version>,
     pub(crate) writes: Vec<Write>,
     /// What scrubbing has summed up, without what is replaced.
     pub(crate) scrubbed: Option<Scrubbed>,
@@ -359,13 +361,13 @@ impl Log {
                 });
             }
         }
-        slots.iter().for_each(|(slot, _)| totals.add(slot));
+        let names = slots.iter().map(|(slot, _)| totals.add(slot)).collect();
         again.into_iter().for_each(|older| totals.remove(older));
         if plant::is(Plant::DropTombstones) {
             latest.retain(|_, (slot, _)| slot.op.body != crate::op::Body::Delete);
         }
         writes.extend(latest.into_values().map(|(slot, bytes)| self.keep(slot, bytes.clone())));
-        Ok(Change { totals, writes, scrubbed })
+        Ok(Change { totals, names, writes, scrubbed })
     }
 
     /// Works out what setting slots from repair aside changes. A slot replaces an older staged one at
@@ -394,7 +396,7 @@ impl Log {
             totals.add(slot);
         }
         writes.extend(latest.into_values().map(|(slot, bytes)| self.keep(slot, bytes.clone())));
-        Ok(Change { totals, writes, scrubbed: None })
+        Ok(Change { totals, names: Vec::new(), writes, scrubbed: None })
     }
 
     /// Works out what giving up `ranges` changes in the staged set. Stops as soon as fewer than
@@ -423,7 +425,7 @@ impl Log {
                 }
             }
         }
-        Ok(Change { totals, writes, scrubbed: None })
+        Ok(Change { totals, names: Vec::new(), writes, scrubbed: None })
     }
 
     /// One step of the chore that is owed: what to drop, and the chore that is left.

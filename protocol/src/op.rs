@@ -79,19 +79,26 @@ impl Op {
         Ok(op)
     }
 
+    /// The checks of [`Op::decode`] on what a user asks for.
+    ///
+    /// # Errors
+    /// As [`Op::decode`].
+    pub fn check_parts(key: &[u8], body: &Body) -> Result<(), BadOp> {
+        if key.is_empty() || key.len() > MAX_KEY {
+            return Err(BadOp::Key(key.len()));
+        }
+        match body {
+            Body::Put(value) if value.len() > MAX_VALUE => Err(BadOp::Value(value.len())),
+            _ => Ok(()),
+        }
+    }
+
     /// The checks of [`Op::decode`] on an operation at hand.
     ///
     /// # Errors
     /// As [`Op::decode`].
     pub fn check(&self, log: &LogId) -> Result<(), BadOp> {
-        if self.key.is_empty() || self.key.len() > MAX_KEY {
-            return Err(BadOp::Key(self.key.len()));
-        }
-        if let Body::Put(value) = &self.body
-            && value.len() > MAX_VALUE
-        {
-            return Err(BadOp::Value(value.len()));
-        }
+        Self::check_parts(&self.key, &self.body)?;
         let ascending = self.ctx.windows(2).all(|pair| pair[0] < pair[1]);
         let foreign = self.ctx.iter().all(|version| version.log != *log);
         if self.ctx.len() > MAX_CTX || !ascending || !foreign {

@@ -5,7 +5,7 @@
 //! and part of what swarmkv authenticates with, so it is ours.
 
 use crate::crypto::{self, Domain};
-use crate::id::Hash;
+use crate::id::{Hash, Hash8, Version};
 use crate::op::Slot;
 
 const LANES: usize = 1024;
@@ -44,13 +44,19 @@ fn element(slot: &Slot) -> [u16; LANES] {
 }
 
 impl Totals {
-    /// Counts a slot in.
-    pub fn add(&mut self, slot: &Slot) {
-        for (lane, x) in self.lanes.iter_mut().zip(element(slot)) {
+    /// Counts a slot in; returns its name, which is the first part of what is summed.
+    pub fn add(&mut self, slot: &Slot) -> Version {
+        let element = element(slot);
+        for (lane, x) in self.lanes.iter_mut().zip(element) {
             *lane = lane.wrapping_add(x);
         }
         self.count += 1;
         self.bytes += slot.size as u64;
+        let mut name = [0; 8];
+        for (pair, lane) in name.chunks_exact_mut(2).zip(element) {
+            pair.copy_from_slice(&lane.to_le_bytes());
+        }
+        Version { log: slot.log, seq: slot.seq, hash: Hash8::new(name) }
     }
 
     /// Takes a slot out that was counted in.

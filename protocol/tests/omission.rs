@@ -118,7 +118,9 @@ fn retiring(swarm: &mut Swarm) -> Vec<u8> {
         })
         .collect();
     let mut totals = Totals::default();
-    slots[1..].iter().for_each(|slot| totals.add(slot));
+    for slot in &slots[1..] {
+        totals.add(slot);
+    }
     let Ok(Gossip::Commit(last)) = message::decode(&commits[2]) else { panic!("small") };
     let (header, ops): (Bytes, Vec<Bytes>) = codec::decode(&last).expect("header and operations");
     let mut claim = SignedHeader::decode(&header).expect("our own header").claim().clone();

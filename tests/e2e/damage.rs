@@ -1,5 +1,6 @@
 //! Bytes that change on the disk are never shown, are found, and are fetched afresh.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -20,40 +21,47 @@ fn lines(keys: impl Iterator<Item = usize>) -> String {
     .collect()
 }
 
-/// The store's file below a data directory.
-pub fn store(dir: &Path) -> PathBuf {
+/// The files of the store below a data directory, but for the one that tells a copy.
+pub fn store(dir: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut open = vec![dir.to_owned()];
     while let Some(dir) = open.pop() {
         for entry in fs::read_dir(&dir).expect("a directory").map(|e| e.expect("an entry").path()) {
             if entry.is_dir() {
                 open.push(entry);
-            } else if entry.extension().is_some_and(|ext| ext == "redb") {
+            } else if entry
+                .extension()
+                .is_some_and(|ext| ext == "redb" || ext == "log" || ext == "slots")
+            {
                 found.push(entry);
             }
         }
     }
-    found.pop().expect("there is a store")
+    assert!(!found.is_empty(), "there is a store");
+    found
 }
 
 /// Changes one letter of each of these values wherever it lies in a stopped peer's store.
 fn change(dir: &Path, values: &[usize]) {
-    let path = store(dir);
-    let mut bytes = fs::read(&path).expect("the store can be read");
-    for n in values {
-        let wanted = format!("the value {n:04} of");
-        let mut at = 0;
-        let mut changed = 0;
-        while let Some(found) =
-            bytes[at..].windows(wanted.len()).position(|w| w == wanted.as_bytes())
-        {
-            bytes[at + found] = b'T';
-            at += found + 1;
-            changed += 1;
+    let mut changed: BTreeMap<usize, usize> = values.iter().map(|n| (*n, 0)).collect();
+    for path in store(dir) {
+        let mut bytes = fs::read(&path).expect("the store can be read");
+        for (n, changed) in &mut changed {
+            let wanted = format!("the value {n:04} of");
+            let mut at = 0;
+            while let Some(found) =
+                bytes[at..].windows(wanted.len()).position(|w| w == wanted.as_bytes())
+            {
+                bytes[at + found] = b'T';
+                at += found + 1;
+                *changed += 1;
+            }
         }
+        fs::write(&path, bytes).expect("the store can be written");
+    }
+    for (n, changed) in changed {
         assert!(changed > 0, "value {n} lies in the store");
     }
-    fs::write(&path, bytes).expect("the store can be written");
 }
 
 /// Every key shows its value, or nothing yet; never another.

@@ -1,8 +1,9 @@
 //! Old copies of a data directory put back: no write is lost or silently replaced, whether the program
 //! can notice it or not.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::path::PathBuf;
 
 use swarmkv_tests::{Device, connected, equal};
 
@@ -16,14 +17,28 @@ fn troubles(device: &Device) -> String {
     device.run(["status"]).well().text().to_owned()
 }
 
-/// Writes an old state over the file in place: same directory, same inode. Only a peer can tell.
-fn put_back(device: &Device, old: &[u8]) {
-    fs::write(store(device.dir()), old).expect("the store can be written");
+/// A store's files.
+type Backup = BTreeMap<PathBuf, Vec<u8>>;
+
+/// Writes an old state over the files in place: same directory, same inodes. Only a peer can tell.
+fn put_back(device: &Device, old: &Backup) {
+    for path in store(device.dir()) {
+        if !old.contains_key(&path) {
+            fs::remove_file(path).expect("a newer file can be removed");
+        }
+    }
+    for (path, bytes) in old {
+        fs::write(path, bytes).expect("the store can be written");
+    }
 }
 
-fn backup(device: &mut Device) -> Vec<u8> {
+fn backup(device: &mut Device) -> Backup {
     assert_eq!(device.stop(), Some(0));
-    let old = fs::read(store(device.dir())).expect("the store can be read");
+    let read = |path: PathBuf| {
+        let bytes = fs::read(&path).expect("the store can be read");
+        (path, bytes)
+    };
+    let old = store(device.dir()).into_iter().map(read).collect();
     device.up();
     old
 }

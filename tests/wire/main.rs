@@ -86,7 +86,9 @@ fn commit(roster: &Roster) -> Vec<u8> {
         .flat_map(|op| (op.len() as u64).to_be_bytes().into_iter().chain(op.iter().copied()))
         .collect();
     let mut totals = Totals::default();
-    slots().iter().for_each(|slot| totals.add(slot));
+    for slot in &slots() {
+        totals.add(slot);
+    }
     let header = Header {
         version: VERSION,
         swarm: roster.swarm(),
@@ -133,7 +135,9 @@ fn a_commit_keeps_its_bytes_and_verifies() {
 #[test]
 fn a_live_root_and_a_version_keep_their_values() {
     let mut totals = Totals::default();
-    slots().iter().for_each(|slot| totals.add(slot));
+    for slot in &slots() {
+        totals.add(slot);
+    }
     golden("live-root", &totals.root().to_string());
     golden("version", &slots()[0].version().to_string());
 }

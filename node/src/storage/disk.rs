@@ -1,6 +1,7 @@
 //! A replica's store: takes the core's writes, makes them durable, answers its reads.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{self, Sender};
@@ -23,12 +24,12 @@ use super::merge;
 use super::migrate;
 use super::overlay::Overlay;
 use super::reclaim::{Reclaimer, failed};
-use super::room::{Patient, Room};
+use super::room::{self, Patient, Room};
 use super::schema::{self, INDEX, Pointer, Rows};
 use super::view::Snapshot;
 
 /// Slots put into the memtable before readers get their turn.
-const CHUNK: usize = 256;
+const CHUNK: usize = 16;
 
 /// A replica's store. Clones share it.
 #[derive(Clone)]
@@ -58,7 +59,7 @@ struct Shared {
 impl Disk {
     /// Opens the store in `dir`, or makes one.
     pub(crate) fn open(dir: &Path) -> Result<Self, StoreError> {
-        let io = |e: std::io::Error| StoreError::Failed(format!("{}: {e}", dir.display()));
+        let io = |e: io::Error| StoreError::Failed(format!("{}: {e}", dir.display()));
         migrate::run(dir)?;
         Self::with(Arc::new(OnDisk::at(dir).map_err(io)?), Sizes::default())
     }
@@ -152,7 +153,9 @@ impl Disk {
     /// Takes writes over. The core's reads see them from now on; they are durable after the next
     /// [`Disk::seal`] and [`Disk::commit`].
     pub(crate) fn apply(&self, writes: Vec<Write>) {
-        self.layers().lock().building.apply(writes);
+        let mut state = self.layers().lock();
+        state.looked_up.clear();
+        state.building.apply(writes);
     }
 
     /// Notes a row of our own. Durable after the next sync.
@@ -173,8 +176,32 @@ impl Disk {
         self.commit()
     }
 
-    /// Makes what was sealed durable, in one frame; returns what is durable then.
+    /// Makes what was sealed durable, in one frame; returns what is durable then. Waits for room on a full
+    /// device, and for the index when that lags far behind.
     pub(crate) fn commit(&self) -> Result<Snapshot, StoreError> {
+        self.commit_or_full()?.map_err(failed)
+    }
+
+    /// As [`Disk::commit`], but does not wait; `None` when it would have to, and nothing is durable yet.
+    pub(crate) fn commit_at_once(&self) -> Result<Option<Snapshot>, StoreError> {
+        if self.layers().is_behind(self.0.shared.sizes.memtable) {
+            return Ok(None);
+        }
+        Ok(room::without_waiting(|| self.commit_or_full())?.ok())
+    }
+
+    /// The inner error says that the device is full.
+    fn commit_or_full(&self) -> Result<io::Result<Snapshot>, StoreError> {
+        let result = self.try_commit();
+        match result {
+            Ok(snapshot) => Ok(Ok(snapshot)),
+            Err(NotDone::Io(e)) if room::no_room(&e) => Ok(Err(e)),
+            Err(NotDone::Io(e)) => Err(failed(e)),
+            Err(NotDone::Store(e)) => Err(e),
+        }
+    }
+
+    fn try_commit(&self) -> Result<Snapshot, NotDone> {
         let shared = &self.0.shared;
         let (layer, memtable, oldest) = shared.layers.to_commit()?;
         let mut journal = self.0.journal.lock().unwrap_or_else(PoisonError::into_inner);
@@ -185,23 +212,37 @@ impl Disk {
         }
         if journal.is_full_for(frame.len()) {
             let number = shared.next_segment.fetch_add(1, Ordering::Relaxed);
-            let segment = journal.roll(number).map_err(failed)?;
+            let segment = journal.roll(number)?;
             Arc::make_mut(&mut shared.layers.lock().segments).insert(number, segment);
         }
         self.keep(&layer)?;
-        let at = journal.append(frame).map_err(failed)?;
+        let at = journal.append(frame)?;
         let pointers = lie.into_iter().map(|within| within.map(|within| point(at, within)));
         take_in(&layer, pointers, &memtable, &shared.layers.branches, at.number, oldest);
         let durable = shared.layers.committed(at.number);
         let began = shared.layers.lock().began;
         let long = journal.position().segment > began.segment + 1;
         if memtable.read().bytes >= shared.sizes.memtable || long {
-            let checkpoint = shared.layers.freeze(journal.position())?;
-            if let Some(checkpoints) = &self.0.checkpoints {
-                let _ = checkpoints.send(checkpoint);
-            }
+            self.checkpoint(&journal)?;
         }
         Ok(durable)
+    }
+
+    /// Has the memtable put into the index.
+    fn checkpoint(&self, journal: &Journal) -> Result<(), StoreError> {
+        let checkpoint = self.layers().freeze(journal.position())?;
+        if let Some(checkpoints) = &self.0.checkpoints {
+            let _ = checkpoints.send(checkpoint);
+        }
+        Ok(())
+    }
+
+    /// Has everything put into the index, so that the next start finds nothing to do. It is done when the
+    /// last clone of this store is gone; should it be interrupted, the next start does it.
+    pub(crate) fn settle(&self) -> Result<(), StoreError> {
+        let journal = self.0.journal.lock().unwrap_or_else(PoisonError::into_inner);
+        let empty = self.layers().lock().memtable.read().bytes == 0;
+        if empty { Ok(()) } else { self.checkpoint(&journal) }
     }
 
     /// What is durable now.
@@ -349,6 +390,24 @@ impl Shared {
     }
 }
 
+/// Why a commit was not made.
+enum NotDone {
+    Io(io::Error),
+    Store(StoreError),
+}
+
+impl From<io::Error> for NotDone {
+    fn from(e: io::Error) -> Self {
+        Self::Io(e)
+    }
+}
+
+impl From<StoreError> for NotDone {
+    fn from(e: StoreError) -> Self {
+        Self::Store(e)
+    }
+}
+
 /// Opens the segments and removes what an interrupted checkpoint left behind.
 fn tidy(files: &Arc<dyn Files>, index: &Index) -> Result<Segments, StoreError> {
     let live = index.live()?;
@@ -381,11 +440,11 @@ fn take_in(
     frame: u64,
     oldest: u64,
 ) {
-    let mut slots = layer.slots.iter().zip(pointers).peekable();
+    let mut slots = layer.slots().zip(pointers).peekable();
     while slots.peek().is_some() {
         let mut maps = memtable.write();
         for (((branch, seq), (key, _)), pointer) in slots.by_ref().take(CHUNK) {
-            let place = (branches.number(branch), *seq);
+            let place = (branches.number(&branch), seq);
             maps.slot(frame, oldest, key, place, pointer);
         }
     }
@@ -416,7 +475,10 @@ fn replayed(maps: &mut Maps, branches: &Branches, at: Position, body: &[u8]) {
 
 impl Store for Disk {
     fn slots(&self, key: &[u8]) -> Result<Vec<RawSlot>, StoreError> {
-        let state = self.layers().lock();
+        let mut state = self.layers().lock();
+        if let Some(slots) = state.looked_up.find(key) {
+            return Ok(slots.clone());
+        }
         let mut spots = state.tables.spots(key)?;
         for memtable in state.frozen.iter().chain([&state.memtable]) {
             memtable.patch(key, u64::MAX, &mut spots);
@@ -428,7 +490,9 @@ impl Store for Disk {
         }
         state.committing.patch(key, &mut slots);
         state.building.patch(key, &mut slots);
-        Ok(slots.into_values().collect())
+        let slots: Vec<RawSlot> = slots.into_values().collect();
+        state.looked_up.note(key, &slots);
+        Ok(slots)
     }
 
     fn slots_after(

@@ -52,13 +52,13 @@ impl Builder {
 
     /// Everything in a layer; says where each of its slots lies, in their order.
     pub(super) fn layer(&mut self, layer: &Overlay) -> Vec<Option<Within>> {
-        let mut lie = Vec::with_capacity(layer.slots.len());
-        for (place, (key, slot)) in &layer.slots {
+        let mut lie = Vec::new();
+        for (place, (key, slot)) in layer.slots() {
             let within = slot.as_ref().map(|slot| {
-                self.slot(place, |out| schema::push_slot(out, place, slot.hlc, &slot.op))
+                self.slot(&place, |out| schema::push_slot(out, &place, slot.hlc, &slot.op))
             });
             if within.is_none() {
-                self.no_slot(place, key);
+                self.no_slot(&place, key);
             }
             lie.push(within);
         }

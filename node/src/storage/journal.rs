@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use super::files::{File, Files};
 use super::frame::{self, Builder};
+use super::room::no_room;
 
 /// How large things become.
 #[derive(Clone, Copy, Debug)]
@@ -176,7 +177,8 @@ impl Journal {
         Segment { kind: Kind::Log, file: Arc::clone(&self.file) }
     }
 
-    /// Writes a frame and makes it durable; says where it begins. Once this has failed it always does.
+    /// Writes a frame and makes it durable; says where it begins. Once this has failed it always does, unless
+    /// it failed before the sync because the device is full.
     pub(super) fn append(&mut self, builder: Builder) -> io::Result<Position> {
         if std::mem::replace(&mut self.broken, true) {
             return Err(io::Error::other("an earlier write to the journal failed"));
@@ -184,16 +186,24 @@ impl Journal {
         let began = self.at;
         let bytes = builder.finish(began.number);
         let end = began.offset + bytes.len() as u64;
-        self.file.write_at(began.offset, &bytes)?;
-        if end > self.len {
-            let zeros = self.sizes.ahead.min(self.sizes.segment.saturating_sub(end));
-            self.file.write_at(end, &vec![0; usize::try_from(zeros).unwrap_or(0)])?;
-            self.len = end + zeros;
+        if let Err(e) = self.write(&bytes, end) {
+            self.broken = !no_room(&e);
+            return Err(e);
         }
         self.file.sync_data()?;
         self.at = Position { offset: end, number: began.number + 1, ..began };
         self.broken = false;
         Ok(began)
+    }
+
+    fn write(&mut self, bytes: &[u8], end: u64) -> io::Result<()> {
+        self.file.write_at(self.at.offset, bytes)?;
+        if end > self.len {
+            let zeros = self.sizes.ahead.min(self.sizes.segment.saturating_sub(end));
+            self.file.write_at(end, &vec![0; usize::try_from(zeros).unwrap_or(0)])?;
+            self.len = end + zeros;
+        }
+        Ok(())
     }
 }
 

@@ -1,9 +1,10 @@
 //! The layers of a store, newest first: what waits, what is being made durable, the memtables, the index.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 
-use swarmkv_protocol::store::StoreError;
+use swarmkv_protocol::codec::Bytes;
+use swarmkv_protocol::store::{RawSlot, StoreError};
 
 use super::branches::Branches;
 use super::index::Tables;
@@ -21,6 +22,8 @@ pub(super) struct Layers {
 }
 
 pub(super) struct State {
+    /// What the core has looked up since the last write.
+    pub(super) looked_up: LookedUp,
     pub(super) building: Overlay,
     pub(super) committing: Arc<Overlay>,
     pub(super) memtable: Arc<Memtable>,
@@ -38,6 +41,36 @@ pub(super) struct State {
     stale: bool,
     /// Why no checkpoint can be made any more.
     failed: Option<StoreError>,
+}
+
+/// Slots of keys that the core has looked up: it looks twice at each key that it writes.
+#[derive(Default)]
+pub(super) struct LookedUp {
+    slots: HashMap<Bytes, Vec<RawSlot>>,
+    bytes: usize,
+}
+
+impl LookedUp {
+    /// Bytes remembered.
+    const MOST: usize = 2 << 20;
+
+    pub(super) fn find(&self, key: &[u8]) -> Option<&Vec<RawSlot>> {
+        self.slots.get(key)
+    }
+
+    pub(super) fn note(&mut self, key: &[u8], slots: &[RawSlot]) {
+        let bytes = 100 + key.len() + slots.iter().map(|slot| 100 + slot.op.len()).sum::<usize>();
+        if self.bytes + bytes <= Self::MOST {
+            self.bytes += bytes;
+            self.slots.insert(Bytes::from(key), slots.to_vec());
+        }
+    }
+
+    /// Something was written.
+    pub(super) fn clear(&mut self) {
+        self.slots.clear();
+        self.bytes = 0;
+    }
 }
 
 /// A memtable to put into the index.
@@ -59,6 +92,7 @@ impl Layers {
         upto: u64,
     ) -> Self {
         let state = State {
+            looked_up: LookedUp::default(),
             building: Overlay::default(),
             committing: Arc::default(),
             memtable: Arc::new(memtable),
@@ -77,6 +111,12 @@ impl Layers {
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         // A panic elsewhere leaves whole layers behind: they are replaced, never edited in part.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the next checkpoint is due and has to wait for the one before it.
+    pub(super) fn is_behind(&self, memtable: usize) -> bool {
+        let state = self.lock();
+        state.frozen.is_some() && state.memtable.read().bytes >= memtable
     }
 
     /// The layer to make durable, and the frame before which nobody reads any more.

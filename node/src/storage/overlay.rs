@@ -1,7 +1,7 @@
 //! Writes on their way to the journal: the core's reads see them at once, readers only when they are
 //! durable.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use swarmkv_protocol::codec::Bytes;
 use swarmkv_protocol::id::Branch;
@@ -9,11 +9,15 @@ use swarmkv_protocol::store::{RawSlot, Write};
 
 use super::schema::{self, PLACE, Place, Rows};
 
+/// The user's key of a slot, and the slot unless it is removed.
+pub(super) type Kept = (Bytes, Option<RawSlot>);
+
 /// One layer of writes. Later ones replace earlier ones; `None` is a removal.
 #[derive(Debug, Default)]
 pub(super) struct Overlay {
-    pub(super) slots: BTreeMap<Place, (Bytes, Option<RawSlot>)>,
-    keys: BTreeMap<Bytes, BTreeMap<Place, bool>>,
+    /// By branch first: most of a layer is of one, and its id is long to compare.
+    slots: BTreeMap<Branch, BTreeMap<u64, Kept>>,
+    keys: HashMap<Bytes, Vec<Place>>,
     pub(super) rows: BTreeMap<(Rows, Vec<u8>), Option<Bytes>>,
 }
 
@@ -46,8 +50,18 @@ impl Overlay {
     }
 
     fn slot(&mut self, key: Bytes, place: Place, slot: Option<RawSlot>) {
-        self.keys.entry(key.clone()).or_default().insert(place, slot.is_some());
-        self.slots.insert(place, (key, slot));
+        self.keys.entry(key.clone()).or_default().push(place);
+        self.slots.entry(place.0).or_default().insert(place.1, (key, slot));
+    }
+
+    /// Every slot that this layer speaks of, by place.
+    pub(super) fn slots(&self) -> impl Iterator<Item = (Place, &Kept)> {
+        let of_one = |(branch, slots)| {
+            let branch: &Branch = branch;
+            let slots: &BTreeMap<u64, Kept> = slots;
+            slots.iter().map(|(seq, kept)| ((*branch, *seq), kept))
+        };
+        self.slots.iter().flat_map(of_one)
     }
 
     pub(super) fn row(&mut self, rows: Rows, key: &[u8], value: Option<Bytes>) {
@@ -61,10 +75,9 @@ impl Overlay {
 
     /// Puts this layer's word on `key` over `slots`.
     pub(super) fn patch(&self, key: &[u8], slots: &mut BTreeMap<Place, RawSlot>) {
-        let Some(changes) = self.keys.get(&Bytes::from(key)) else { return };
-        for (place, present) in changes {
-            let slot = self.slots.get(place).and_then(|(_, slot)| slot.clone());
-            match slot.filter(|_| *present) {
+        for place in self.keys.get(key).into_iter().flatten() {
+            let kept = self.slots.get(&place.0).and_then(|slots| slots.get(&place.1));
+            match kept.and_then(|(_, slot)| slot.clone()) {
                 Some(slot) => slots.insert(*place, slot),
                 None => slots.remove(place),
             };
@@ -78,8 +91,10 @@ impl Overlay {
         after: u64,
         upto: u64,
     ) -> impl Iterator<Item = (u64, Option<&RawSlot>)> {
-        let range = self.slots.range((*branch, after + 1)..=(*branch, upto));
-        range.map(|((_, seq), (_, slot))| (*seq, slot.as_ref()))
+        let slots = self.slots.get(branch).into_iter();
+        slots
+            .flat_map(move |slots| slots.range(after + 1..=upto))
+            .map(|(seq, kept)| (*seq, kept.1.as_ref()))
     }
 }
 

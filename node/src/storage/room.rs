@@ -3,6 +3,7 @@
 //! Nothing is lost by waiting, for nothing is acknowledged before it is written; and the index file
 //! must never see a write fail, because its library will not touch it again afterwards.
 
+use std::cell::Cell;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,6 +14,18 @@ use super::files::{File, Files};
 
 /// How often a full device is tried again.
 const AGAIN: Duration = Duration::from_millis(200);
+
+thread_local! {
+    static IMPATIENT: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Does something that must not wait for room: it fails if there is none.
+pub(super) fn without_waiting<T>(work: impl FnOnce() -> T) -> T {
+    IMPATIENT.set(true);
+    let result = work();
+    IMPATIENT.set(false);
+    result
+}
 
 /// Whether there is room.
 #[derive(Debug, Default)]
@@ -40,7 +53,7 @@ impl Room {
             if full || self.is_full() {
                 self.full.store(full, Ordering::Relaxed);
             }
-            if !full || self.hurry.load(Ordering::Relaxed) {
+            if !full || self.hurry.load(Ordering::Relaxed) || IMPATIENT.get() {
                 return result;
             }
             thread::sleep(AGAIN);
@@ -48,7 +61,8 @@ impl Room {
     }
 }
 
-fn no_room(e: &io::Error) -> bool {
+/// Whether something failed because the device is full.
+pub(super) fn no_room(e: &io::Error) -> bool {
     matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 

@@ -395,6 +395,12 @@ impl<S: Store> Engine<S> {
         self.replica.has_queued()
     }
 
+    /// Whether they fill a commit, so that nothing is won by waiting for more.
+    #[must_use]
+    pub fn has_full_group(&self) -> bool {
+        self.replica.has_full_group()
+    }
+
     /// The roster.
     #[must_use]
     pub fn roster(&self) -> &Roster {

@@ -119,13 +119,23 @@ impl Peer {
     ) -> Result<String, Failure> {
         let handle = self.handle().await?;
         let t0 = now_ns();
+        let mut running = tokio::task::JoinSet::new();
         for from in (start..start + n).step_by(usize::try_from(per)?) {
-            let op = |i: u64| WriteOp {
-                key: key(i).into_bytes().into(),
-                value: Some(value(i, version, self.size).into_bytes().into()),
-                ..WriteOp::default()
-            };
-            handle.write((from..(from + per).min(start + n)).map(op).collect()).await?;
+            if running.len() >= 4 {
+                running.join_next().await.transpose()?.transpose()?;
+            }
+            let (handle, size) = (handle.clone(), self.size);
+            running.spawn(async move {
+                let op = |i: u64| WriteOp {
+                    key: key(i).into_bytes().into(),
+                    value: Some(value(i, version, size).into_bytes().into()),
+                    ..WriteOp::default()
+                };
+                handle.write((from..(from + per).min(start + n)).map(op).collect()).await
+            });
+        }
+        while let Some(done) = running.join_next().await {
+            done??;
         }
         Ok(format!("{{\"t0\":{t0},\"t1\":{},\"n\":{n}}}", now_ns()))
     }
