@@ -6,7 +6,7 @@
 use std::cell::Cell;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -30,14 +30,14 @@ pub(super) fn without_waiting<T>(work: impl FnOnce() -> T) -> T {
 /// Whether there is room.
 #[derive(Debug, Default)]
 pub(crate) struct Room {
-    full: AtomicBool,
+    waiting: AtomicUsize,
     hurry: AtomicBool,
 }
 
 impl Room {
     /// Whether somebody waits for room.
     pub(crate) fn is_full(&self) -> bool {
-        self.full.load(Ordering::Relaxed)
+        self.waiting.load(Ordering::Relaxed) > 0
     }
 
     /// Nobody waits any more: writes fail at once when the device is full.
@@ -46,18 +46,17 @@ impl Room {
     }
 
     fn wait_for<T>(&self, mut attempt: impl FnMut() -> io::Result<T>) -> io::Result<T> {
-        loop {
-            let result = attempt();
-            let full = matches!(&result, Err(e) if no_room(e));
-            // Only who waited says that waiting is over.
-            if full || self.is_full() {
-                self.full.store(full, Ordering::Relaxed);
+        let mut result = attempt();
+        let full = |result: &io::Result<T>| matches!(result, Err(e) if no_room(e));
+        if full(&result) && !IMPATIENT.get() {
+            self.waiting.fetch_add(1, Ordering::Relaxed);
+            while full(&result) && !self.hurry.load(Ordering::Relaxed) {
+                thread::sleep(AGAIN);
+                result = attempt();
             }
-            if !full || self.hurry.load(Ordering::Relaxed) || IMPATIENT.get() {
-                return result;
-            }
-            thread::sleep(AGAIN);
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
         }
+        result
     }
 }
 

@@ -140,3 +140,18 @@ fn a_store_in_memory_keeps_on_disk_who_is_a_member_and_nothing_else() {
     assert_eq!(rows(&kept, Rows::Statements), 2);
     assert_eq!(Model::default().differs(&kept), None);
 }
+
+#[test]
+fn a_store_of_a_later_layout_is_not_touched() {
+    let files: Arc<dyn Files> = Arc::new(InMemory::default());
+    let disk = Disk::with(Arc::clone(&files), SMALL).expect("made");
+    disk.note(Rows::Meta, b"format", Some(Bytes(9u32.to_be_bytes().to_vec())));
+    disk.sync().expect("durable");
+    disk.settle().expect("begun");
+    drop(disk);
+    let refused = Disk::with(files, SMALL).err().expect("refused").to_string();
+    assert!(
+        refused.contains("layout 9") && refused.contains("use the build that wrote it"),
+        "{refused}"
+    );
+}
