@@ -125,6 +125,57 @@ pub enum Command {
     /// Check everything stored here against what was signed
     #[command(after_help = SCRUB_HELP)]
     Scrub,
+    /// Measure how fast this device and its swarm are
+    #[command(after_help = BENCH_HELP)]
+    Bench(Bench),
+}
+
+const BENCH_HELP: &str = "\
+Measures, on the running peer: writes by 1, 16 and 256 clients and reads, all
+through the local API as other programs use it; and, while another device runs
+`swarmkv bench --answer`, how long a write takes to be seen there (half of there
+and back). Then, with two throw-away peers beside the data directory: how long a
+write takes from one to the other, and how fast an empty one catches up.
+
+A write counts when it is on this device's disk (fdatasync). It writes under
+.swarmkv-bench/ and deletes that again; what it deletes leaves tombstones, as any
+delete does. Ctrl-C ends it, and it cleans up then too.
+
+Examples:
+  swarmkv bench
+  swarmkv bench --seconds 1 --json
+  there$  swarmkv bench --answer
+  here$   swarmkv bench --only peers";
+
+/// See [`Command::Bench`].
+#[derive(Debug, Args)]
+pub struct Bench {
+    /// Seconds for each measurement of writes and reads
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=600))]
+    pub seconds: u64,
+    /// Bytes of a value
+    #[arg(long, value_name = "BYTES", default_value_t = 256, value_parser = clap::value_parser!(u64).range(1..=65536))]
+    pub size: u64,
+    /// Keys that the empty peer catches up with
+    #[arg(long, value_name = "N", default_value_t = 20_000, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
+    pub keys: u64,
+    /// Measure only this
+    #[arg(long, value_enum, value_name = "PART")]
+    pub only: Option<BenchPart>,
+    /// Answer the bench of another device until Ctrl-C
+    #[arg(long, conflicts_with_all = ["seconds", "size", "keys", "only"])]
+    pub answer: bool,
+}
+
+/// A part of the bench.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum BenchPart {
+    /// Writes and reads on the running peer.
+    Local,
+    /// Writes seen by other devices that answer.
+    Peers,
+    /// Two throw-away peers.
+    Pair,
 }
 
 const MEMBERS_HELP: &str = "\

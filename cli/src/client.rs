@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use swarmkv_node::api::wire::{
-    ConfirmRequest, GetAnswer, GetRequest, InviteAnswer, InviteRequest, KnockInfo, ListAnswer,
-    ListRequest, MemberInfo, PeerInfo, RevokeAnswer, RevokeRequest, Status, WriteAnswer, WriteOp,
-    WriteRequest,
+    ChangedAnswer, ChangedRequest, ConfirmRequest, GetAnswer, GetRequest, InviteAnswer,
+    InviteRequest, KnockInfo, ListAnswer, ListRequest, MemberInfo, PeerInfo, RevokeAnswer,
+    RevokeRequest, Status, WriteAnswer, WriteOp, WriteRequest,
 };
 use swarmkv_node::api::{Client, ClientError};
 
@@ -54,6 +54,12 @@ impl Peer {
     pub async fn get(&mut self, mut request: GetRequest) -> Result<GetAnswer, Failure> {
         request.timeout_ms = millis(self.timeout);
         in_time(self.timeout, self.client.get(&request), &self.data_dir).await
+    }
+
+    /// Waits until what the peer shows is something else, or the time given there has passed.
+    pub async fn changed(&mut self, request: &ChangedRequest) -> Result<ChangedAnswer, Failure> {
+        let limit = self.timeout.saturating_add(Duration::from_millis(request.timeout_ms));
+        in_time(limit, self.client.changed(request), &self.data_dir).await
     }
 
     /// Reads one page of keys.

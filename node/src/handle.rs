@@ -189,6 +189,18 @@ impl Handle {
         Watch(readers)
     }
 
+    /// A hash of what this replica shows, once it is another than `state` or `limit` has passed; `None` when
+    /// the peer has stopped.
+    pub(crate) async fn other_than(&self, state: &str, limit: Duration) -> Option<String> {
+        let mut readers = self.readers.clone();
+        let other = readers.wait_for(|now| now.hash.to_string() != state);
+        match timeout(limit, other).await {
+            Ok(Ok(now)) => Some(now.hash.to_string()),
+            Ok(Err(_)) => None,
+            Err(_) => Some(state.to_owned()),
+        }
+    }
+
     /// Makes a ticket that admits a device.
     ///
     /// # Errors

@@ -180,6 +180,17 @@ impl<S: Store> Replica<S> {
         entries
     }
 
+    /// A number that is another one after anything that others may lack has come to be here.
+    pub(crate) fn moves(&self) -> u64 {
+        let Counters { commits_signed, commits_applied, logs_repaired, set_aside, .. } =
+            self.counters;
+        commits_signed
+            + commits_applied
+            + logs_repaired
+            + set_aside
+            + self.roster.statements() as u64
+    }
+
     pub(crate) fn state_hash(&self) -> Hash {
         // What lies beyond a log's end and cannot be replaced yet is offered to nobody, but it is shown
         // in part: two replicas that show different parts are not equal.

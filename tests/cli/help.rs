@@ -2,9 +2,9 @@
 
 use crate::support::Device;
 
-const COMMANDS: [&str; 16] = [
+const COMMANDS: [&str; 17] = [
     "demo", "init", "up", "invite", "join", "put", "get", "del", "ls", "import", "status", "peers",
-    "members", "revoke", "leave", "scrub",
+    "members", "revoke", "leave", "scrub", "bench",
 ];
 
 #[test]

@@ -1,5 +1,6 @@
 //! One file a command. Each takes its arguments, asks the peer, and hands data and talk to `Output`.
 
+mod bench;
 mod del;
 mod demo;
 mod get;
@@ -44,6 +45,7 @@ pub async fn run(command: Command, settings: &Settings, out: Output) -> Result<(
         Command::Leave(args) => revoke::leave(args, settings, out).await,
         Command::Peers => peers::run(settings, out).await,
         Command::Scrub => scrub::run(settings, out).await,
+        Command::Bench(args) => bench::run(args, settings, out).await,
     }
 }
 

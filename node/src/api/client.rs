@@ -13,9 +13,9 @@ use tokio::net::UnixStream;
 
 use super::socket;
 use super::wire::{
-    ApiError, ConfirmRequest, GetAnswer, GetRequest, InviteAnswer, InviteRequest, KnockInfo,
-    ListAnswer, ListRequest, MemberInfo, PeerInfo, RevokeAnswer, RevokeRequest, Status,
-    WriteAnswer, WriteRequest,
+    ApiError, ChangedAnswer, ChangedRequest, ConfirmRequest, GetAnswer, GetRequest, InviteAnswer,
+    InviteRequest, KnockInfo, ListAnswer, ListRequest, MemberInfo, PeerInfo, RevokeAnswer,
+    RevokeRequest, Status, WriteAnswer, WriteRequest,
 };
 
 /// Why a request could not be made or failed.
@@ -65,6 +65,17 @@ impl Client {
     /// When the peer refuses, or cannot be reached.
     pub async fn get(&mut self, request: &GetRequest) -> Result<GetAnswer, ClientError> {
         self.post("/v1/get", request).await
+    }
+
+    /// Waits until what the peer shows is something else.
+    ///
+    /// # Errors
+    /// When the peer cannot be reached.
+    pub async fn changed(
+        &mut self,
+        request: &ChangedRequest,
+    ) -> Result<ChangedAnswer, ClientError> {
+        self.post("/v1/changed", request).await
     }
 
     /// Reads one page of keys.

@@ -13,9 +13,9 @@ use swarmkv_protocol::io::RevokeRefused;
 
 use super::socket::Listening;
 use super::wire::{
-    ApiError, ConfirmRequest, ErrorKind, GetAnswer, GetRequest, InviteAnswer, InviteRequest,
-    KnockInfo, ListAnswer, ListRequest, MemberInfo, PeerInfo, RevokeAnswer, RevokeRequest, Status,
-    WriteAnswer, WriteRequest,
+    ApiError, ChangedAnswer, ChangedRequest, ConfirmRequest, ErrorKind, GetAnswer, GetRequest,
+    InviteAnswer, InviteRequest, KnockInfo, ListAnswer, ListRequest, MemberInfo, PeerInfo,
+    RevokeAnswer, RevokeRequest, Status, WriteAnswer, WriteRequest,
 };
 use crate::error::{InviteError, ReadError, RevokeError, WriteError};
 use crate::handle::Handle;
@@ -37,6 +37,7 @@ pub(crate) async fn serve(mut socket: Listening, handle: Handle) {
         .route("/v1/knocks", get(knocks))
         .route("/v1/confirm", post(confirm))
         .route("/v1/revoke", post(revoke))
+        .route("/v1/changed", post(changed))
         .route("/v1/status", get(status))
         .route("/v1/peers", get(peers))
         .route("/v1/scrub", post(scrub))
@@ -96,6 +97,16 @@ async fn list(State(handle): State<Handle>, request: Body<ListRequest>) -> Answe
     let page = tokio::task::spawn_blocking(move || handle.list(&request));
     let page = page.await.map_err(|e| ApiError::new(ErrorKind::Failed, e.to_string()))?;
     Ok(Json(page?))
+}
+
+async fn changed(
+    State(handle): State<Handle>,
+    request: Body<ChangedRequest>,
+) -> Answer<ChangedAnswer> {
+    let request = body(request)?;
+    let limit = Duration::from_millis(request.timeout_ms);
+    let state = handle.other_than(&request.state, limit).await;
+    state.map(|state| Json(ChangedAnswer { state })).ok_or_else(stopped)
 }
 
 async fn invite(

@@ -81,6 +81,24 @@ pub struct WriteOp {
     pub if_version: Option<Vec<String>>,
 }
 
+/// Waits until what the peer shows is something else.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ChangedRequest {
+    /// What was seen last, see [`ChangedAnswer::state`]; nothing: answer at once.
+    #[serde(default)]
+    pub state: String,
+    /// Longest wait in milliseconds.
+    pub timeout_ms: u64,
+}
+
+/// What the peer shows now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangedAnswer {
+    /// A hash of everything shown.
+    pub state: String,
+}
+
 /// Operations that take effect together or not at all.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -1,9 +1,11 @@
 //! The engine: takes inputs, hands out outputs, says when it wants to be called again. It only routes.
 
+mod rounds;
 mod sessions;
 
 use std::collections::{BTreeMap, BTreeSet, btree_map};
 
+use self::rounds::Calm;
 use crate::crypto::DeviceKey;
 use crate::digest;
 use crate::id::{Branch, DeviceId, LogId};
@@ -11,8 +13,7 @@ use crate::io::{
     Counters, Fault, Input, Knock, LogStatus, Output, RevokeRefused, SessionId, Token, Verdict,
 };
 use crate::limits::{
-    CHORE_SLOTS, INTRODUCE_EVERY_MS, MAX_GOSSIP, MAX_LOGS, REPAIR_EVERY_MS, SCRUB_EVERY_MS,
-    SCRUB_FAST_MS,
+    CHORE_SLOTS, INTRODUCE_EVERY_MS, MAX_GOSSIP, MAX_LOGS, SCRUB_EVERY_MS, SCRUB_FAST_MS,
 };
 use crate::log::{Chore, Standing};
 use crate::message::{self, Gossip};
@@ -84,6 +85,7 @@ pub struct Engine<S> {
     distrust: BTreeMap<(DeviceId, LogId), u64>,
     introduced: BTreeMap<DeviceId, u64>,
     timers: Timers,
+    calm: Calm,
     next_session: u64,
 }
 
@@ -118,6 +120,7 @@ impl<S: Store> Engine<S> {
             distrust: BTreeMap::new(),
             introduced: BTreeMap::new(),
             timers,
+            calm: Calm::default(),
             next_session: 0,
         })
     }
@@ -146,6 +149,7 @@ impl<S: Store> Engine<S> {
         if std::mem::take(&mut self.replica.unsettled) {
             self.wanted.extend(self.peers.keys());
         }
+        self.look_for_moves(now);
         self.start_pulls(now);
         self.plan_tidying(now);
         if self.replica.to_scrub() > 0 && self.timers.at(Timer::Scrub) > now.mono + SCRUB_FAST_MS {
@@ -204,8 +208,7 @@ impl<S: Store> Engine<S> {
     fn connected(&mut self, now: Now, peer: DeviceId) {
         self.peers.insert(peer, Peer::default());
         self.wanted.insert(peer);
-        let pause = self.replica.random.jitter(REPAIR_EVERY_MS);
-        self.timers.set(Timer::Repair, now.mono + pause);
+        self.excite(now);
     }
 
     fn disconnected(&mut self, peer: DeviceId) {
@@ -235,13 +238,7 @@ impl<S: Store> Engine<S> {
     fn run_timers(&mut self, now: Now) -> Result<(), Fault> {
         while let Some(timer) = self.timers.due(now.mono) {
             match timer {
-                Timer::Repair => {
-                    let pick = self.replica.random.below(self.peers.len() as u64);
-                    let pick = usize::try_from(pick).unwrap_or(0);
-                    self.wanted.extend(self.peers.keys().nth(pick));
-                    let pause = self.replica.random.jitter(REPAIR_EVERY_MS);
-                    self.timers.set(Timer::Repair, now.mono + pause);
-                }
+                Timer::Repair => self.round(now),
                 Timer::PullStalled => self.end_pulls(|pull| pull.deadline <= now.mono),
                 Timer::Scrub => self.scrub(now)?,
                 // Slots written in this call cannot be read yet: the next call goes on.

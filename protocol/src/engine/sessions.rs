@@ -242,7 +242,9 @@ impl<S: Store> Engine<S> {
         let whole = match done {
             Pulled::Equal(whole) => {
                 self.replica.counters.pulls_equal += 1;
-                self.equal(now, pull.peer);
+                if pull.moves == self.replica.moves() {
+                    self.equal(now, pull.peer);
+                }
                 whole
             }
             Pulled::More | Pulled::Done => pull.makes_whole(&self.replica),

@@ -69,6 +69,8 @@ pub(crate) struct Pull {
     pub(crate) learned: bool,
     /// Only closes gaps: says nothing of all else.
     pub(crate) gap: bool,
+    /// What had moved here when it began: what it finds equal is that.
+    pub(crate) moves: u64,
     phase: Phase,
     plan: Option<Plan>,
     receiving: Option<Receiving>,
@@ -107,7 +109,7 @@ impl Pull {
         Self { gap: true, phase: Phase::Streaming, ..pull }
     }
 
-    fn open<S>(
+    fn open<S: Store>(
         session: SessionId,
         peer: DeviceId,
         now: Now,
@@ -123,6 +125,7 @@ impl Pull {
             planned: 0,
             learned: false,
             gap: false,
+            moves: replica.moves(),
             phase: Phase::Hello,
             plan: None,
             receiving: None,

@@ -283,6 +283,12 @@ impl Roster {
             && evaluate::may_revoke(self.genesis.owner, admins, *issuer, *device)
     }
 
+    /// How many statements count.
+    #[must_use]
+    pub fn statements(&self) -> usize {
+        self.counted.len()
+    }
+
     /// A hash of all statements that count: equal rosters, equal hashes.
     #[must_use]
     pub fn hash(&self) -> Hash {
