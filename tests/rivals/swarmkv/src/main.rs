@@ -253,8 +253,15 @@ async fn watch(handle: Handle, seen: Arc<Mutex<Seen>>) {
     }
 }
 
-#[tokio::main]
-async fn main() -> Result<(), Failure> {
+fn main() -> Result<(), Failure> {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    if std::env::var_os("SINGLE").is_some() {
+        runtime = tokio::runtime::Builder::new_current_thread();
+    }
+    runtime.enable_all().build()?.block_on(run())
+}
+
+async fn run() -> Result<(), Failure> {
     let args: Vec<String> = std::env::args().collect();
     let (role, dir, size) = (args[1].clone(), PathBuf::from(&args[2]), args[3].parse()?);
     let began = now_ns();
