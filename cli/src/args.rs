@@ -159,8 +159,8 @@ pub struct Bench {
     /// Keys that the empty peer catches up with
     #[arg(long, value_name = "N", default_value_t = 20_000, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
     pub keys: u64,
-    /// Measure only this
-    #[arg(long, value_enum, value_name = "PART")]
+    /// Measure only one part: local, peers or pair
+    #[arg(long, value_enum, value_name = "PART", hide_possible_values = true)]
     pub only: Option<BenchPart>,
     /// Answer the bench of another device until Ctrl-C
     #[arg(long, conflicts_with_all = ["seconds", "size", "keys", "only"])]

@@ -361,7 +361,7 @@ impl Log {
                 });
             }
         }
-        let names = slots.iter().map(|(slot, _)| totals.add(slot)).collect();
+        let names = totals.add_all(slots);
         again.into_iter().for_each(|older| totals.remove(older));
         if plant::is(Plant::DropTombstones) {
             latest.retain(|_, (slot, _)| slot.op.body != crate::op::Body::Delete);
@@ -378,6 +378,7 @@ impl Log {
         store: &impl Store,
     ) -> Result<Change, StoreError> {
         let mut totals = self.staged.as_ref().map_or(&self.totals, |s| &s.totals).clone();
+        totals.add_all(slots);
         let mut writes = Vec::new();
         let mut latest: BTreeMap<&[u8], &(Slot, Bytes)> = BTreeMap::new();
         for pair in slots {
@@ -393,7 +394,6 @@ impl Log {
                     writes.extend(staged.map(|old| remove(&slot.op.key, &old)));
                 }
             }
-            totals.add(slot);
         }
         writes.extend(latest.into_values().map(|(slot, bytes)| self.keep(slot, bytes.clone())));
         Ok(Change { totals, names: Vec::new(), writes, scrubbed: None })
