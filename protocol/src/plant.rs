@@ -55,14 +55,24 @@ mod planted {
     pub(crate) fn is(fault: Plant) -> bool {
         PLANTED.get() == Some(fault)
     }
+
+    pub(crate) fn any() -> bool {
+        PLANTED.get().is_some()
+    }
 }
 
 #[cfg(feature = "plant")]
-pub(crate) use planted::is;
-#[cfg(feature = "plant")]
 pub use planted::plant;
+#[cfg(feature = "plant")]
+pub(crate) use planted::{any, is};
 
 #[cfg(not(feature = "plant"))]
 pub(crate) const fn is(_: Plant) -> bool {
+    false
+}
+
+/// Whether any fault is planted in this thread; other threads know nothing of it.
+#[cfg(not(feature = "plant"))]
+pub(crate) const fn any() -> bool {
     false
 }

@@ -81,8 +81,8 @@ impl View {
         Ok(Self { seen })
     }
 
-    /// What [`View::shown`] says of the view that [`View::merge`] makes; at a third of the cost for a key
-    /// that one log alone has written to, for then no slot need be named.
+    /// What [`View::shown`] says of the view that [`View::merge`] makes. On a key that one log alone has
+    /// written to no slot need be named, which saves the hashing.
     ///
     /// # Errors
     /// When a stored slot is damaged.

@@ -7,7 +7,7 @@ use swarm::{Swarm, put};
 use swarmkv_protocol::codec::Bytes;
 use swarmkv_protocol::id::{Branch, Version};
 use swarmkv_protocol::io::Change;
-use swarmkv_protocol::op::Body;
+use swarmkv_protocol::op::{Body, Counter};
 use swarmkv_protocol::store::Store as _;
 use swarmkv_protocol::view::View;
 
@@ -61,6 +61,29 @@ proptest! {
             prop_assert_eq!(view(&swarm, 3, key), view(&swarm, 4, key));
         }
         prop_assert!(!swarm.damned());
+    }
+
+    #[test]
+    fn what_is_shown_at_once_is_what_the_merged_view_shows(
+        writes in prop::collection::vec((0..2usize, 0..4u8), 1..4),
+        head in prop::sample::select(vec![0, 1, u64::MAX]),
+        wall in 0..3u64,
+    ) {
+        let mut swarm = Swarm::new(3);
+        for (author, kind) in writes {
+            let body = match kind {
+                0 => Body::Delete,
+                1 => Body::Counter(Counter { up: 5, down: 2 }),
+                _ => Body::Put(Bytes(vec![kind])),
+            };
+            let expires_at = (kind == 3).then_some(1);
+            swarm.write(author, vec![Change { body, expires_at, ..put("k", "") }]);
+            let message = swarm.nodes[author].published.last().expect("just written").clone();
+            swarm.hand_gossip(2, author, message);
+        }
+        let slots = swarm.nodes[2].disk.slots(b"k").expect("memory");
+        let merged = View::merge(&slots, |_| head).expect("sound").shown(wall);
+        prop_assert_eq!(View::shown_of(&slots, |_| head, wall).expect("sound"), merged);
     }
 
     #[test]
