@@ -240,11 +240,11 @@ impl Driver {
                         self.network_event(event)?;
                     }
                 }
-                request = inbox.requests.recv(), if self.has_room() => {
+                request = inbox.requests.recv(), if self.listens() => {
                     let Some(request) = request else { return Ok(()) };
                     self.request(request)?;
                     for _ in 0..BATCH {
-                        if !self.has_room() { break }
+                        if !self.listens() { break }
                         let Ok(request) = inbox.requests.try_recv() else { break };
                         self.request(request)?;
                     }

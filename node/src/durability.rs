@@ -47,6 +47,11 @@ impl Driver {
         self.unsynced < UNSYNCED_BYTES && self.stop.is_none()
     }
 
+    /// Whether requests are taken in: on a full disk too, for they are answered with that.
+    pub(crate) fn listens(&self) -> bool {
+        self.has_room() || self.disk.is_full() && self.stop.is_none()
+    }
+
     /// Begins a sync if there is something to sync and none is running. When nobody else waits, and the
     /// disk has been quick of late, it is done right here: handing it to the other thread and back costs
     /// as much as a quick disk takes.

@@ -1,34 +1,19 @@
 //! A disk that is full: reads go on, writes are refused with a word, and all goes on when there is room.
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::io::Write as _;
+use std::thread;
+use std::time::Duration;
 
-use swarmkv_tests::{Device, connected, equal, until};
+use swarmkv_tests::{Device, SmallDisk, connected, equal, until};
 
-/// A small disk of its own; gone when dropped.
-struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    fn under(dir: &Path, size: &str) -> Option<Self> {
-        fs::create_dir_all(dir).ok()?;
-        let size = format!("size={size},mode=700");
-        let mounted =
-            Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(dir).status();
-        mounted.ok()?.success().then(|| Self(dir.to_owned()))
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
-}
+/// Writes at this pace reach another device by gossip: faster ones are left to repair, which waits.
+const PACE: Duration = Duration::from_millis(40);
 
 #[test]
 fn a_full_disk_makes_a_peer_read_only_until_there_is_room() {
     let mut a = Device::new("a");
-    let Some(_disk) = SmallDisk::under(a.dir(), "24m") else {
+    let Some(_disk) = SmallDisk::under(a.dir(), "64m") else {
         eprintln!("SKIPPED: nothing can be mounted here");
         return;
     };
@@ -38,15 +23,17 @@ fn a_full_disk_makes_a_peer_read_only_until_there_is_room() {
     connected(&[&a, &b]);
     a.put("before", "it was full");
     let ballast = a.dir().join("ballast");
-    let room = |keep: usize| {
-        let mut bytes = 24 << 20;
-        // As much as fits, less what is to stay free.
-        while fs::write(&ballast, vec![7; bytes]).is_err() {
-            bytes -= 64 << 10;
+    // As much as fits.
+    let fill_up = || {
+        let mut file = fs::File::create(&ballast).expect("made");
+        let mut block = vec![7; 1 << 20];
+        while !block.is_empty() {
+            if file.write_all(&block).is_err() {
+                block.truncate(block.len() / 2);
+            }
         }
-        fs::write(&ballast, vec![7; bytes.saturating_sub(keep)]).expect("fits");
     };
-    room(0);
+    fill_up();
     let value = "x".repeat(60_000);
     let mut acknowledged = Vec::new();
     let refused = (0..).find_map(|n| {
@@ -72,6 +59,13 @@ fn a_full_disk_makes_a_peer_read_only_until_there_is_room() {
     }
     // The other one writes meanwhile; nobody is blamed.
     b.put("meanwhile", "at b");
+    for n in 0..30 {
+        b.put(&format!("much/{n}"), &value);
+        thread::sleep(PACE);
+    }
+    assert!(a.run(["put", "one", "more"]).err.contains("disk is full"));
+    let status = a.run(["status"]).well().text().to_owned();
+    assert!(status.contains("the disk is full"), "{status}");
 
     fs::remove_file(&ballast).expect("removed");
     until("there is room again", || a.run(["put", "after", "it was full"]).code == 0);
@@ -82,7 +76,7 @@ fn a_full_disk_makes_a_peer_read_only_until_there_is_room() {
     }
 
     // Full again, and stopped: it ends, and nothing acknowledged is gone.
-    room(0);
+    fill_up();
     while a.run(["put", "last", &value]).code == 0 {}
     let _ = a.stop();
     fs::remove_file(&ballast).expect("removed");

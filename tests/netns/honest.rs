@@ -3,17 +3,16 @@
 //!
 //! `SWARMKV_HONEST_SECONDS=600` makes it last ten minutes.
 
-use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use swarmkv_tests::{Device, connected, equal, until, until_within};
+use swarmkv_tests::{Device, SmallDisk, connected, equal, until, until_within};
 
 use crate::lan::{Host, lan};
 
 /// Bytes of the disk that fills up.
-const SMALL_DISK: &str = "size=4m";
+const SMALL_DISK: &str = "4m";
 /// Longest wait for a swarm with a slow member to agree at the end.
 const AGREED: Duration = Duration::from_secs(180);
 
@@ -52,24 +51,6 @@ fn blamed(at: &Device) -> Vec<Value> {
     at.peers().into_iter().filter(guilty).collect()
 }
 
-/// A file system of its own, too small; unmounted when dropped.
-struct SmallDisk(std::path::PathBuf);
-
-impl SmallDisk {
-    fn under(dir: &Path) -> Option<Self> {
-        std::fs::create_dir_all(dir).ok()?;
-        let args = ["-t", "tmpfs", "-o", SMALL_DISK, "tmpfs"];
-        let mounted = Command::new("mount").args(args).arg(dir).status().ok()?.success();
-        mounted.then(|| Self(dir.to_owned()))
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
-}
-
 #[test]
 fn nobody_honest_is_ever_punished() {
     let Some(lan) = lan() else { return };
@@ -91,7 +72,7 @@ fn nobody_honest_is_ever_punished() {
             },
         )
         .collect();
-    let small = SmallDisk::under(others[4].dir());
+    let small = SmallDisk::under(others[4].dir(), SMALL_DISK);
     if small.is_none() {
         eprintln!("SKIPPED in part: nothing can be mounted here, no disk is full");
     }

@@ -3,8 +3,10 @@
 mod binary;
 mod device;
 pub mod rogue;
+mod small_disk;
 mod wait;
 
 pub use binary::{Ran, binary, signal};
 pub use device::{Device, LOOPBACK, Sibling, free_port};
+pub use small_disk::SmallDisk;
 pub use wait::{PATIENCE, connected, equal, until, until_within};

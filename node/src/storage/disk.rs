@@ -1,6 +1,6 @@
 //! A replica's store: takes the core's writes, makes them durable, answers its reads.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -179,7 +179,7 @@ impl Disk {
     /// Makes what was sealed durable, in one frame; returns what is durable then. Waits for room on a full
     /// device, and for the index when that lags far behind.
     pub(crate) fn commit(&self) -> Result<Snapshot, StoreError> {
-        self.commit_or_full()?.map_err(failed)
+        self.commit_or_full(true)?.map_err(failed)
     }
 
     /// As [`Disk::commit`], but does not wait; `None` when it would have to, and nothing is durable yet.
@@ -187,13 +187,12 @@ impl Disk {
         if self.layers().is_behind(self.0.shared.sizes.memtable) {
             return Ok(None);
         }
-        Ok(room::without_waiting(|| self.commit_or_full())?.ok())
+        Ok(room::without_waiting(|| self.commit_or_full(false))?.ok())
     }
 
     /// The inner error says that the device is full.
-    fn commit_or_full(&self) -> Result<io::Result<Snapshot>, StoreError> {
-        let result = self.try_commit();
-        match result {
+    fn commit_or_full(&self, may_wait: bool) -> Result<io::Result<Snapshot>, StoreError> {
+        match self.try_commit(may_wait) {
             Ok(snapshot) => Ok(Ok(snapshot)),
             Err(NotDone::Io(e)) if room::no_room(&e) => Ok(Err(e)),
             Err(NotDone::Io(e)) => Err(failed(e)),
@@ -201,7 +200,7 @@ impl Disk {
         }
     }
 
-    fn try_commit(&self) -> Result<Snapshot, NotDone> {
+    fn try_commit(&self, may_wait: bool) -> Result<Snapshot, NotDone> {
         let shared = &self.0.shared;
         let (layer, memtable, oldest) = shared.layers.to_commit()?;
         let mut journal = self.0.journal.lock().unwrap_or_else(PoisonError::into_inner);
@@ -222,7 +221,9 @@ impl Disk {
         let durable = shared.layers.committed(at.number);
         let began = shared.layers.lock().began;
         let long = journal.position().segment > began.segment + 1;
-        if memtable.read().bytes >= shared.sizes.memtable || long {
+        let due = memtable.read().bytes >= shared.sizes.memtable || long;
+        // The memtable may grow a little further while the one before it is put into the index.
+        if due && (may_wait || !shared.layers.is_frozen()) {
             self.checkpoint(&journal)?;
         }
         Ok(durable)
@@ -350,8 +351,9 @@ impl Drop for Inner {
 
 impl Shared {
     fn make_checkpoints(&self, todo: &mpsc::Receiver<Checkpoint>) {
+        let mut unreadable = BTreeSet::new();
         while let Ok(checkpoint) = todo.recv() {
-            if let Err(e) = self.make(&checkpoint) {
+            if let Err(e) = self.make(&checkpoint, &mut unreadable) {
                 self.layers.fail(e);
                 return;
             }
@@ -359,7 +361,11 @@ impl Shared {
     }
 
     /// Puts a memtable into the index and removes the segments that nobody needs then.
-    fn make(&self, checkpoint: &Checkpoint) -> Result<(), StoreError> {
+    fn make(
+        &self,
+        checkpoint: &Checkpoint,
+        unreadable: &mut BTreeSet<u32>,
+    ) -> Result<(), StoreError> {
         let segments = Arc::clone(&self.layers.lock().segments);
         let mut reclaimer = Reclaimer {
             files: &self.files,
@@ -367,6 +373,7 @@ impl Shared {
             next: &self.next_segment,
             worth: self.sizes.worth,
             before: checkpoint.began.segment,
+            unreadable,
             made: None,
         };
         let maps = checkpoint.memtable.read();

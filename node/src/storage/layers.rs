@@ -1,6 +1,6 @@
 //! The layers of a store, newest first: what waits, what is being made durable, the memtables, the index.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 
 use swarmkv_protocol::codec::Bytes;
@@ -36,7 +36,7 @@ pub(super) struct State {
     /// The last frame that is durable.
     pub(super) upto: u64,
     /// Moments that somebody may still read, oldest first.
-    moments: VecDeque<(u64, Weak<View>)>,
+    moments: Vec<(u64, Weak<View>)>,
     /// Readers were given a moment that has a newer form.
     stale: bool,
     /// Why no checkpoint can be made any more.
@@ -101,7 +101,7 @@ impl Layers {
             tables: Arc::new(tables),
             segments: Arc::new(segments),
             upto,
-            moments: VecDeque::new(),
+            moments: Vec::new(),
             stale: false,
             failed: None,
         };
@@ -119,16 +119,19 @@ impl Layers {
         state.frozen.is_some() && state.memtable.read().bytes >= memtable
     }
 
+    /// Whether a checkpoint is under way.
+    pub(super) fn is_frozen(&self) -> bool {
+        self.lock().frozen.is_some()
+    }
+
     /// The layer to make durable, and the frame before which nobody reads any more.
     pub(super) fn to_commit(&self) -> Result<(Arc<Overlay>, Arc<Memtable>, u64), StoreError> {
         let mut state = self.lock();
         if let Some(e) = &state.failed {
             return Err(e.clone());
         }
-        while state.moments.front().is_some_and(|(_, view)| view.strong_count() == 0) {
-            state.moments.pop_front();
-        }
-        let oldest = state.moments.front().map_or(state.upto, |(upto, _)| *upto);
+        state.moments.retain(|(_, view)| view.strong_count() > 0);
+        let oldest = state.moments.first().map_or(state.upto, |(upto, _)| *upto);
         Ok((Arc::clone(&state.committing), Arc::clone(&state.memtable), oldest))
     }
 
@@ -161,7 +164,7 @@ impl Layers {
             segments: Arc::clone(&state.segments),
             branches: Arc::clone(&self.branches),
         });
-        state.moments.push_back((state.upto, Arc::downgrade(&view)));
+        state.moments.push((state.upto, Arc::downgrade(&view)));
         Snapshot::new(view)
     }
 

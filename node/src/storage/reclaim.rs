@@ -4,7 +4,7 @@
 //! (Garbage collection of a log-structured store: Rosenblum and Ousterhout, SOSP 1991; with the values apart
 //! from the index as in WiscKey, Lu et al., FAST 2016.)
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -40,6 +40,8 @@ pub(super) struct Reclaimer<'a> {
     pub(super) worth: u64,
     /// Only segments before this one: newer ones may be pointed to from elsewhere than the index.
     pub(super) before: u32,
+    /// Segments that could not be read whole: they stay as they are.
+    pub(super) unreadable: &'a mut BTreeSet<u32>,
     /// The segment that was made, if one was.
     pub(super) made: Option<(u32, Segment)>,
 }
@@ -53,13 +55,17 @@ impl Reclaimer<'_> {
         live: &Live,
     ) -> Result<Option<Balance>, StoreError> {
         let Some(victim) = self.victim(live)? else { return Ok(None) };
-        let Some(moving) = self.copy(write, branches, victim)? else { return Ok(None) };
+        let Some(moving) = self.copy(write, branches, victim)? else {
+            self.unreadable.insert(victim);
+            return Ok(None);
+        };
         repoint(write, &moving).map(Some)
     }
 
     fn victim(&self, live: &Live) -> Result<Option<u32>, StoreError> {
         let mut most = None;
-        for (number, bytes) in live.range(..self.before) {
+        let readable = live.range(..self.before).filter(|(n, _)| !self.unreadable.contains(n));
+        for (number, bytes) in readable {
             let Some(segment) = self.segments.get(number) else { continue };
             let len = segment.file.len().map_err(failed)?;
             if len >= self.worth && bytes * 2 < len {

@@ -8,17 +8,24 @@ use super::super::disk::Disk;
 use super::super::files::Files;
 use super::super::journal::{Kind, Sizes, named};
 use super::super::memory::InMemory;
+use super::super::schema::INDEX;
 use super::model::{Model, Random, SMALL, branch, key};
+use super::recording::{Call, Recorder};
 
 fn filled(sizes: Sizes, commits: usize) -> (Arc<dyn Files>, Model) {
-    let (mut random, mut model) = (Random(4), Model::default());
     let files: Arc<dyn Files> = Arc::new(InMemory::default());
-    let disk = Disk::with(Arc::clone(&files), sizes).expect("made");
+    let model = fill(&files, sizes, commits);
+    (files, model)
+}
+
+fn fill(files: &Arc<dyn Files>, sizes: Sizes, commits: usize) -> Model {
+    let (mut random, mut model) = (Random(4), Model::default());
+    let disk = Disk::with(Arc::clone(files), sizes).expect("opens");
     for _ in 0..commits {
         disk.apply(model.some(&mut random));
         disk.sync().expect("durable");
     }
-    (files, model)
+    model
 }
 
 fn flip(files: &Arc<dyn Files>, name: &str, at: u64) {
@@ -83,4 +90,38 @@ fn a_damaged_frame_costs_no_other() {
     disk.sync().expect("durable");
     drop(disk);
     assert!(Disk::with(files, Sizes::default()).expect("opens again").is_damaged());
+}
+
+#[test]
+fn a_segment_that_cannot_be_read_is_not_copied_again_and_again() {
+    let recorder = Arc::new(Recorder::default());
+    let files: Arc<dyn Files> = Arc::clone(&recorder) as _;
+    fill(&files, SMALL, 300);
+    let mut random = Random(8);
+    let mut damaged = 0;
+    for name in files.list().expect("listed").iter().filter(|name| named(name).is_some()) {
+        let len = files.open(name).expect("there").len().expect("known");
+        flip(&files, name, 40 + random.below(len - 40));
+        damaged += 1;
+    }
+    let before = recorder.calls().len();
+    fill(&files, SMALL, 600);
+    let calls = recorder.calls().split_off(before);
+    let copies = calls.iter().filter_map(|call| match call {
+        Call::Create(name) if matches!(named(name), Some((Kind::Slots, _))) => Some(name),
+        _ => None,
+    });
+    // Given up at once: removed before the index was synced.
+    let discarded = copies.filter(|name| {
+        let made = calls.iter().position(|c| matches!(c, Call::Create(n) if n == *name));
+        let rest = calls.iter().skip(made.unwrap_or(0));
+        let mut ends = rest.filter(|call| match call {
+            Call::Remove(removed) => removed == *name,
+            Call::SyncData(synced) => synced == INDEX,
+            _ => false,
+        });
+        matches!(ends.next(), Some(Call::Remove(_)))
+    });
+    let discarded = discarded.count();
+    assert!((1..=damaged).contains(&discarded), "{discarded} copies of {damaged} segments");
 }

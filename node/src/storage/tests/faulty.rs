@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use super::super::disk::Disk;
 use super::super::files::{File, Files};
+use super::super::journal::Sizes;
 use super::super::memory::InMemory;
+use super::super::schema::INDEX;
 use super::model::{Model, Random, SMALL};
 
 /// Files on a device with so much room, whose syncs fail on demand.
@@ -22,6 +24,8 @@ struct Device {
 struct State {
     /// Bytes that a file may be long.
     room: AtomicU64,
+    /// The index may not even be written where it is.
+    index_too: AtomicBool,
     broken: AtomicBool,
     refused: AtomicU64,
 }
@@ -29,7 +33,8 @@ struct State {
 impl Files for Device {
     fn open(&self, name: &str) -> io::Result<Arc<dyn File>> {
         let state = Arc::clone(&self.state);
-        Ok(Arc::new(DeviceFile { file: self.files.open(name)?, state }))
+        let (file, is_index) = (self.files.open(name)?, name == INDEX);
+        Ok(Arc::new(DeviceFile { file, is_index, state }))
     }
 
     fn list(&self) -> io::Result<Vec<String>> {
@@ -48,12 +53,14 @@ impl Files for Device {
 #[derive(Debug)]
 struct DeviceFile {
     file: Arc<dyn File>,
+    is_index: bool,
     state: Arc<State>,
 }
 
 impl DeviceFile {
     fn room_for(&self, end: u64) -> io::Result<()> {
-        if end <= self.state.room.load(Ordering::Relaxed) || end <= self.file.len()? {
+        let stuck = self.is_index && self.state.index_too.load(Ordering::Relaxed);
+        if !stuck && (end <= self.state.room.load(Ordering::Relaxed) || end <= self.file.len()?) {
             return Ok(());
         }
         self.state.refused.fetch_add(1, Ordering::Relaxed);
@@ -130,6 +137,36 @@ fn a_full_device_is_waited_for() {
     let after = writer.join().expect("done");
     assert!(!disk.is_full());
     assert_eq!(after.differs(&disk), None);
+}
+
+#[test]
+fn a_commit_that_must_not_wait_does_not() {
+    let (device, state) = device();
+    let (mut random, mut model) = (Random(1), Model::default());
+    let sizes = Sizes { segment: 1 << 20, ahead: 64 << 10, memtable: 8 << 10, worth: 1 };
+    let disk = Disk::with(device, sizes).expect("made");
+    // The journal has its zeros ahead; the index gets nothing, not even where it has been.
+    disk.apply(model.some(&mut random));
+    disk.sync().expect("durable");
+    state.room.store(0, Ordering::Relaxed);
+    state.index_too.store(true, Ordering::Relaxed);
+    let mut commits = 0;
+    loop {
+        disk.apply(model.some(&mut random));
+        disk.seal();
+        if disk.commit_at_once().expect("not broken").is_none() {
+            break;
+        }
+        commits += 1;
+    }
+    assert!(commits > 20, "the journal had room for more than {commits}");
+    while !disk.is_full() {
+        thread::sleep(Duration::from_millis(5));
+    }
+    state.index_too.store(false, Ordering::Relaxed);
+    state.room.store(u64::MAX, Ordering::Relaxed);
+    disk.commit().expect("what was sealed is still there");
+    assert_eq!(model.differs(&disk), None);
 }
 
 #[test]
