@@ -57,8 +57,10 @@ impl Node {
         let swarm = roster.swarm();
         dir.note_swarm(&roster.genesis().name)?;
         let fingerprint = dir.fingerprint()?;
-        // What a peer in memory wrote before this start it does not know: its logs go on in a new epoch.
-        let moved = config.memory || disk.moved(&fingerprint).map_err(DirError::Store)?;
+        // Who may have written what it does not know of goes on in a new epoch: a copy, a peer in memory,
+        // a store whose journal has lost frames.
+        let moved = disk.moved(&fingerprint).map_err(DirError::Store)?;
+        let forgetful = moved || config.memory || disk.is_damaged();
         let recovered = disk.recover().map_err(DirError::Store)?;
         if config.memory {
             if !recovered.logs.is_empty() {
@@ -67,7 +69,7 @@ impl Node {
             disk = Disk::in_memory(disk).map_err(DirError::Store)?;
         }
         let entropy = u64::from_be_bytes(clock::random());
-        let engine = Engine::open(key, roster, recovered, disk.clone(), entropy, moved)
+        let engine = Engine::open(key, roster, recovered, disk.clone(), entropy, forgetful)
             .map_err(DirError::Store)?;
 
         let addresses = Addresses::load(&disk).map_err(DirError::Store)?;

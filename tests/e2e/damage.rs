@@ -1,6 +1,6 @@
 //! Bytes that change on the disk are never shown, are found, and are fetched afresh.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -74,6 +74,14 @@ fn nothing_false(device: &Device, keys: &[usize]) {
             assert_eq!(ran.code, 7, "key {n} is being mended");
         }
     }
+}
+
+/// Histories that an author has at a device.
+fn epochs(device: &Device, author: &str) -> usize {
+    let status = device.status();
+    let logs = status["logs"].as_array().into_iter().flatten();
+    let epochs = logs.filter(|log| log["author"] == author).map(|log| log["epoch"].to_string());
+    epochs.collect::<BTreeSet<_>>().len()
 }
 
 fn scrubbed(device: &Device) -> Value {
@@ -160,4 +168,39 @@ fn a_lone_device_keeps_what_can_still_be_read() {
         (0..KEYS).filter(|n| *n != 5).all(|n| a.get(&format!("key/{n:04}")).is_some())
     });
     assert_eq!(a.get("key/0005"), None);
+}
+
+#[test]
+fn a_write_lost_from_the_journal_comes_back_and_is_not_written_over() {
+    let mut a = Device::new("a").founded();
+    let mut b = Device::new("b").admitted_by(&a, &[]);
+    b.up();
+    connected(&[&a, &b]);
+    a.put("before", "all that");
+    a.import(&lines(0..3));
+    equal(&[&a, &b]);
+    // Frames after the one that is lost, so that it is not taken for what a power cut has torn off.
+    b.put("later", "than that");
+    equal(&[&a, &b]);
+    a.kill();
+    assert_eq!(b.stop(), Some(0));
+    change(a.dir(), &[1]);
+    a.up();
+    // All of its frame is gone; alone, the device knows nothing of it and writes on.
+    assert_eq!(a.get("key/0002"), None);
+    a.put("key/0001", "written since");
+    a.put("after", "the damage");
+    assert_eq!(epochs(&a, "a"), 2, "what is forgotten is not numbered anew");
+    b.up();
+    connected(&[&a, &b]);
+    equal(&[&a, &b]);
+    assert_eq!(a.export(), b.export());
+    assert_eq!(a.get("key/0000").as_deref(), Some(&*value(0)));
+    assert_eq!(a.get("key/0002").as_deref(), Some(&*value(2)));
+    let mut both: Vec<_> = a.siblings("key/0001").into_iter().filter_map(|s| s.value).collect();
+    both.sort();
+    assert_eq!(both, [value(1), "written since".to_owned()], "neither knew of the other");
+    for device in [&a, &b] {
+        assert_eq!(device.counter("rejected"), 0, "nobody is blamed");
+    }
 }

@@ -1,6 +1,7 @@
 //! Requests and answers of the local API. The command line's `--json` prints the same shapes.
 
 use std::fmt;
+use std::time::Duration;
 
 use data_encoding::BASE64;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -237,6 +238,21 @@ pub struct InviteRequest {
     /// Whether a person is to compare the check words first, see [`KnockInfo`].
     #[serde(default)]
     pub confirm: bool,
+}
+
+impl InviteRequest {
+    /// For one writer of any key, for so long.
+    #[must_use]
+    pub fn writer(lasting: Duration) -> Self {
+        Self {
+            role: "writer".into(),
+            prefix: Data::default(),
+            quota: None,
+            expires_ms: u64::try_from(lasting.as_millis()).unwrap_or(u64::MAX),
+            uses: 1,
+            confirm: false,
+        }
+    }
 }
 
 /// A ticket.

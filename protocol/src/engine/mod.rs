@@ -91,7 +91,8 @@ pub struct Engine<S> {
 
 impl<S: Store> Engine<S> {
     /// Opens a replica from what storage holds. `entropy` seeds its choices; `fresh_epoch` says that
-    /// the data directory may be a copy, so that writing must go on in a new log.
+    /// this device may have written what storage does not know, as when the data directory is a copy, so
+    /// that writing must go on in a new log.
     ///
     /// # Errors
     /// When what is stored is damaged.

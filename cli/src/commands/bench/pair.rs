@@ -10,7 +10,6 @@ use tokio::task::JoinSet;
 
 use super::report::Report;
 use crate::args::Bench;
-use crate::client::millis;
 use crate::error::Failure;
 
 const AT: &str = "two peers here";
@@ -71,14 +70,7 @@ async fn start(dir: &Path, dial: Vec<String>) -> Result<Node, Failure> {
 }
 
 async fn invite(handle: &Handle) -> Result<String, Failure> {
-    let request = InviteRequest {
-        role: "writer".into(),
-        prefix: Default::default(),
-        quota: None,
-        expires_ms: millis(PATIENCE),
-        uses: 1,
-        confirm: false,
-    };
+    let request = InviteRequest::writer(PATIENCE);
     Ok(handle.invite(request).await.map_err(broke)?.ticket)
 }
 

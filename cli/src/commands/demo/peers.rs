@@ -7,7 +7,6 @@ use swarmkv_node::api::wire::{InviteRequest, Status};
 use swarmkv_node::protocol::ticket::Ticket;
 use swarmkv_node::{Config, Handle, Joined, Node};
 
-use crate::client::millis;
 use crate::error::Failure;
 
 /// Longest wait for anything in the demo.
@@ -60,14 +59,7 @@ impl Peers {
 
     /// Admits one on a ticket of Alice's.
     pub async fn admit(&self, who: Who) -> Result<Joined, Failure> {
-        let request = InviteRequest {
-            role: "writer".into(),
-            prefix: Default::default(),
-            quota: None,
-            expires_ms: millis(PATIENCE),
-            uses: 1,
-            confirm: false,
-        };
+        let request = InviteRequest::writer(PATIENCE);
         let answer = self.handle(Who::Alice)?.invite(request).await.map_err(broke)?;
         let ticket = Ticket::parse(&answer.ticket).map_err(broke)?;
         Ok(swarmkv_node::join(&self.data_dir(who), &ticket, who.name(), PATIENCE).await?)

@@ -49,14 +49,7 @@ impl Peer {
     async fn info(&mut self) -> Result<String, Failure> {
         let handle = self.handle().await?;
         let addrs = handle.wait_listening().await;
-        let request = InviteRequest {
-            role: "writer".into(),
-            prefix: Vec::new().into(),
-            quota: None,
-            expires_ms: 3_600_000,
-            uses: 1,
-            confirm: false,
-        };
+        let request = InviteRequest::writer(Duration::from_secs(3600));
         let ticket = handle.invite(request).await?.ticket;
         Ok(format!("{{\"join\":\"{ticket},{}\"}}", addrs[0]))
     }
