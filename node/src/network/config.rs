@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 pub struct NetworkConfig {
     /// Ed25519 seed of the device key; wiped when dropped.
     pub seed: Zeroizing<[u8; 32]>,
-    /// The swarm: names the protocols and the gossip topic, so two swarms never mix.
+    /// The swarm: names the protocols, so two swarms never mix.
     pub swarm: SwarmId,
     /// Multiaddrs to listen on. Default: every IPv4 interface, TCP and QUIC, any free port.
     /// Empty: dial only.

@@ -161,16 +161,23 @@ impl Dialer {
                 orders.push(Order { peer: None, addrs: vec![one.addr.clone()] });
             }
         }
+        let asked: Vec<&Multiaddr> =
+            self.nameless.iter().filter(|one| one.dialing).map(|one| &one.addr).collect();
         for (peer, state) in &mut self.states {
             if room == 0 {
                 break;
             }
             let addrs = if state.is_due(now) {
+                // Who may be about to answer there is not dialled twice.
+                let addrs = self.book.addresses(peer);
+                if !addrs.is_empty() && addrs.iter().all(|addr| asked.contains(&addr)) {
+                    continue;
+                }
                 let guess = self.book.best_origin(peer) == Some(Origin::Mdns);
                 if guess && !self.mdns_rate.take(now) {
                     continue;
                 }
-                state.start(self.book.addresses(peer), now)
+                state.start(addrs, now)
             } else if state.is_to_widen(now) {
                 state.widen()
             } else {
@@ -396,6 +403,22 @@ mod tests {
         assert_eq!(dialer.due(now), [Order { peer: Some(GREAT), addrs: vec![addr(2)] }]);
         assert_eq!(dialer.due(now + ms(1400)), []);
         assert_eq!(dialer.due(now + ms(1600))[0].peer, Some(SMALL));
+    }
+
+    #[test]
+    fn who_may_be_about_to_answer_by_a_nameless_address_is_not_dialled_twice() {
+        let now = Instant::now();
+        let mut dialer = dialer(&[SMALL, GREAT], now);
+        for (peer, port) in [(SMALL, 1), (GREAT, 2)] {
+            dialer.learn(peer, addr(port), Origin::Known, now);
+            dialer.learn_nameless(addr(port), now);
+        }
+        dialer.learn(GREAT, quic(2), Origin::Known, now);
+        let dialled: Vec<_> = dialer.due(now).into_iter().map(|order| order.peer).collect();
+        assert_eq!(dialled, [None, None, Some(GREAT)], "the one has another address");
+        assert_eq!(dialer.due(now), []);
+        dialer.failed_nameless(&addr(1), false, now);
+        assert_eq!(dialer.due(now), [Order { peer: Some(SMALL), addrs: vec![addr(1)] }]);
     }
 
     #[test]

@@ -23,9 +23,10 @@ pub(super) type Gossip = Behaviour<IdentityTransform, WhitelistSubscriptionFilte
 /// Gossip's protocol, under the swarm's prefix and without its version.
 pub(super) const MESHSUB: &str = "meshsub";
 
-/// The swarm's one topic.
-pub(super) fn topic(swarm: &SwarmId) -> IdentTopic {
-    IdentTopic::new(swarm.to_string())
+/// The swarm's one topic. Its name goes out with every message, so it is short; the protocol's name says
+/// which swarm it is.
+pub(super) fn topic() -> IdentTopic {
+    IdentTopic::new("w")
 }
 
 /// Names a message by its whole content, so that no forged copy can burn a genuine one's id.
@@ -38,7 +39,7 @@ pub(super) fn message_id(data: &[u8]) -> [u8; 20] {
 /// Gossipsub, subscribed and scoring.
 pub(super) fn gossipsub(swarm: &SwarmId) -> Result<Gossip, NetworkError> {
     let setup = |what: String| NetworkError::Setup(format!("gossipsub: {what}"));
-    let topic = topic(swarm);
+    let topic = topic();
     let config = config(swarm).build().map_err(|error| setup(error.to_string()))?;
     let mut gossip = Gossip::new_with_subscription_filter(
         MessageAuthenticity::Anonymous,
@@ -122,7 +123,7 @@ mod tests {
 
     #[test]
     fn three_bad_messages_graylist_and_one_does_not_even_silence() {
-        let topic = topic(&SwarmId::new([9; 32])).hash();
+        let topic = topic().hash();
         let params = score(topic.clone());
         let bad = |n: f64| params.topics[&topic].invalid_message_deliveries_weight * n * n;
         assert!(bad(1.0) > thresholds().gossip_threshold);

@@ -111,7 +111,7 @@ impl Task {
             promoted: HashMap::new(),
             from_streams,
             commands,
-            topic: scoring::topic(&config.swarm),
+            topic: scoring::topic(),
             scores,
             gossip_budgets: HashMap::new(),
             tick,
