@@ -246,13 +246,51 @@ impl VerifiedHeader {
     }
 }
 
-/// A commit on the wire. Headers and operations stay the received bytes: they are what was signed.
+/// A commit on the wire. Of the signed header it leaves out what the receiver knows or can tell: the swarm,
+/// and the hash of the operations. A false one of either makes a header that nobody has signed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct CommitWire {
-    header: Bytes,
+    /// The header's body up to the hash of the operations, without the swarm.
+    before: Bytes,
+    /// The header's body after that hash.
+    after: Bytes,
+    sig: Sig,
     ops: Vec<Bytes>,
 }
-tuple_codec!(CommitWire { header, ops });
+tuple_codec!(CommitWire { before, after, sig, ops });
+
+/// Where the swarm stands in a header's body: after the tuple's head and the version.
+const SWARM_AT: usize = 2;
+
+/// A signed header and its operations as they travel.
+///
+/// # Errors
+/// When the bytes are no header.
+pub fn pack(header: &[u8], ops: Vec<Bytes>) -> Result<Vec<u8>, CodecError> {
+    let Sealed { body, sig } = codec::decode(header)?;
+    let header: Header = codec::decode(&body)?;
+    let Header { live_root, live_count, live_bytes, retired, expired_upto, closes, .. } = &header;
+    let after = (live_root, live_count, live_bytes, retired, expired_upto, closes);
+    // Its own tuple has a head, which the body has not.
+    let (rest, after) = body.split_at(body.len() + 1 - codec::encode(&after).len());
+    let before = &rest[..rest.len() - codec::encode(&header.ops_hash).len()];
+    let middle = &before[SWARM_AT + codec::encode(&header.swarm).len()..];
+    let before = Bytes([&before[..SWARM_AT], middle].concat());
+    Ok(codec::encode(&CommitWire { before, after: after.into(), sig, ops }))
+}
+
+/// The other way round: what was packed in `swarm`. Nothing of it is proven.
+///
+/// # Errors
+/// When the bytes are not canonical.
+pub fn unpack(bytes: &[u8], swarm: SwarmId) -> Result<(Bytes, Vec<Bytes>), BadCommit> {
+    let CommitWire { before, after, sig, ops } = codec::decode(bytes)?;
+    let cut = before.split_at_checked(SWARM_AT);
+    let (front, middle) = cut.ok_or(BadCommit::Form("header"))?;
+    let (swarm, ops_hash) = (codec::encode(&swarm), codec::encode(&ops_hash(&ops)));
+    let body = Bytes([front, &swarm, middle, &ops_hash, &after].concat());
+    Ok((Bytes(codec::encode(&Sealed { body, sig })), ops))
+}
 
 fn ops_hash(ops: &[Bytes]) -> Hash {
     let mut h = crypto::hasher(Domain::Ops);
@@ -271,25 +309,22 @@ pub struct SignedCommit {
 }
 
 impl SignedCommit {
-    /// Decodes and checks size, form, and that the operations are the ones the header names.
+    /// Decodes a commit of this swarm and checks size and form.
     ///
     /// # Errors
     /// When the bytes are no commit of this protocol version.
-    pub fn decode(bytes: &[u8]) -> Result<Self, BadCommit> {
+    pub fn decode(bytes: &[u8], swarm: SwarmId) -> Result<Self, BadCommit> {
         if bytes.len() > MAX_TX_BYTES + MAX_HEADER + 16 * MAX_TX_OPS {
             return Err(BadCommit::TooLarge(bytes.len()));
         }
-        let wire: CommitWire = codec::decode(bytes)?;
-        let header = SignedHeader::decode(&wire.header)?;
+        let (header, ops) = unpack(bytes, swarm)?;
+        let header = SignedHeader::decode(&header)?;
         let claim = header.claim();
-        if wire.ops.len() != claim.count as usize || wire.ops.len() > MAX_TX_OPS {
+        if ops.len() != claim.count as usize || ops.len() > MAX_TX_OPS {
             return Err(BadCommit::Form("number of operations"));
         }
-        if ops_hash(&wire.ops) != claim.ops_hash {
-            return Err(BadCommit::Form("operations are not the signed ones"));
-        }
         let slots = (claim.first_seq()..)
-            .zip(wire.ops)
+            .zip(ops)
             .map(|(seq, bytes)| {
                 let op = Op::decode(&claim.log, &bytes)?;
                 let size = bytes.len();
@@ -359,10 +394,8 @@ impl VerifiedCommit {
     /// The commit as it travels.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        codec::encode(&CommitWire {
-            header: self.header.bytes.clone(),
-            ops: self.slots.iter().map(|(_, bytes)| bytes.clone()).collect(),
-        })
+        let ops = self.slots.iter().map(|(_, bytes)| bytes.clone()).collect();
+        pack(&self.header.bytes, ops).expect("a verified header is one")
     }
 }
 

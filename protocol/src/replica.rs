@@ -268,7 +268,8 @@ impl<S: Store> Replica<S> {
         from: DeviceId,
         bytes: &[u8],
     ) -> Result<Taken, Fault> {
-        let checked = SignedCommit::decode(bytes).and_then(|c| c.verify(&self.roster));
+        let checked =
+            SignedCommit::decode(bytes, self.roster.swarm()).and_then(|c| c.verify(&self.roster));
         let known = checked.as_ref().is_ok_and(|commit| self.knows(commit.header()));
         let checked = match checked {
             Ok(commit) if plant::is(Plant::PunishGap) => {

@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use swarm::{Swarm, put};
 use swarmkv_protocol::codec::{self, Bytes};
-use swarmkv_protocol::commit::SignedHeader;
+use swarmkv_protocol::commit::{self, SignedHeader};
 use swarmkv_protocol::crypto::{DeviceKey, Domain};
 use swarmkv_protocol::id::{Hash, Hash8};
 use swarmkv_protocol::io::{Fault, Input, Output, Verdict};
@@ -364,29 +364,27 @@ fn a_runaway_clock_opens_a_new_epoch_once_corrected() {
 
 /// Signs a commit's header anew after a change.
 fn resign(
+    swarm: &Swarm,
     bytes: &[u8],
     key: &[u8; 32],
-    change: impl Fn(&mut swarmkv_protocol::commit::Header),
+    change: impl Fn(&mut commit::Header),
 ) -> Vec<u8> {
     let Ok(Gossip::Commit(commit)) = message::decode(bytes) else { panic!("a small commit") };
-    let (header, ops): (Bytes, Vec<Bytes>) = codec_pair(&commit);
+    let swarm = swarm.nodes[0].engine.roster().swarm();
+    let (header, ops) = commit::unpack(&commit, swarm).expect("header and operations");
     let mut claim = SignedHeader::decode(&header).expect("our own header").claim().clone();
     change(&mut claim);
     let body = codec::encode(&claim);
     let sig = DeviceKey::from_seed(key).sign(Domain::Commit, &body);
     let sealed = codec::encode(&(Bytes(body), sig));
-    message::encode(&Gossip::Commit(Bytes(codec::encode(&(Bytes(sealed), ops)))))
-}
-
-fn codec_pair(bytes: &[u8]) -> (Bytes, Vec<Bytes>) {
-    codec::decode(bytes).expect("a commit is a header and its operations")
+    message::encode(&Gossip::Commit(Bytes(commit::pack(&sealed, ops).expect("a header"))))
 }
 
 #[test]
 fn an_authors_wrong_root_freezes_that_log_only_and_blames_nobody() {
     let mut swarm = Swarm::new(3);
     swarm.put(1, "a", "1");
-    let wrong = resign(&swarm.nodes[1].published[0], &swarm::key(1), |h| {
+    let wrong = resign(&swarm, &swarm.nodes[1].published[0], &swarm::key(1), |h| {
         h.live_root = Hash::new([5; 32]);
     });
     assert_eq!(swarm.hand_gossip(0, 2, wrong), Verdict::Accept);
@@ -406,7 +404,7 @@ fn a_fork_is_noted_and_passed_on_and_removes_nothing() {
     let mut swarm = Swarm::new(2);
     swarm.put(1, "k", "v");
     let first = swarm.nodes[1].published[0].clone();
-    let twin = resign(&first, &swarm::key(1), |h| h.hlc.0 += 1);
+    let twin = resign(&swarm, &first, &swarm::key(1), |h| h.hlc.0 += 1);
     swarm.hand_gossip(0, 1, first);
     assert_eq!(swarm.hand_gossip(0, 1, twin), Verdict::Accept);
     assert!(swarm.nodes[0].engine.logs().iter().any(|log| log.forked));
@@ -421,7 +419,8 @@ fn hostile_ranges_are_refused_without_a_crash() {
     let mut swarm = Swarm::new(2);
     swarm.put(1, "k", "v");
     let first = swarm.nodes[1].published[0].clone();
-    let hostile = resign(&first, &swarm::key(1), |h| h.retired = vec![(1, u64::MAX), (1, 2)]);
+    let hostile =
+        resign(&swarm, &first, &swarm::key(1), |h| h.retired = vec![(1, u64::MAX), (1, 2)]);
     assert_eq!(swarm.hand_gossip(0, 1, hostile), Verdict::Reject);
 }
 

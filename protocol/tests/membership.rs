@@ -266,13 +266,14 @@ fn with_grant(role: Role, prefix: &str, max_bytes: Option<u64>) -> Swarm {
 
 /// A commit of the device above, as an honest engine of another swarm member would make it, re-signed.
 fn commit_of_five(swarm: &mut Swarm, key_written: &str, grant: Option<Hash>) -> Vec<u8> {
-    use swarmkv_protocol::commit::SignedHeader;
+    use swarmkv_protocol::commit::{self, SignedHeader};
     use swarmkv_protocol::id::LogId;
     let five = DeviceKey::from_seed(&key(5));
     swarm.write(2, vec![put(key_written, "value")]);
     let bytes = swarm.nodes[2].published.last().expect("just written").clone();
     let Ok(Gossip::Commit(commit)) = message::decode(&bytes) else { panic!("a small commit") };
-    let (header, ops): (Bytes, Vec<Bytes>) = codec::decode(&commit).expect("header and operations");
+    let in_swarm = swarm.nodes[0].engine.roster().swarm();
+    let (header, ops) = commit::unpack(&commit, in_swarm).expect("header and operations");
     let mut claim = SignedHeader::decode(&header).expect("sound").claim().clone();
     claim.log = LogId { author: five.id(), epoch: 1, shard: 0 };
     let member = swarm.nodes[0].engine.roster().member(&five.id()).map(|m| m.grant);
@@ -280,7 +281,7 @@ fn commit_of_five(swarm: &mut Swarm, key_written: &str, grant: Option<Hash>) -> 
     let body = codec::encode(&claim);
     let sig = five.sign(Domain::Commit, &body);
     let sealed = codec::encode(&(Bytes(body), sig));
-    message::encode(&Gossip::Commit(Bytes(codec::encode(&(Bytes(sealed), ops)))))
+    message::encode(&Gossip::Commit(Bytes(commit::pack(&sealed, ops).expect("a header"))))
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use swarm::{Swarm, put};
 use swarmkv_protocol::codec::{self, Bytes};
-use swarmkv_protocol::commit::{SignedCommit, SignedHeader};
+use swarmkv_protocol::commit::{self, SignedCommit, SignedHeader};
 use swarmkv_protocol::crypto::{DeviceKey, Domain};
 use swarmkv_protocol::io::{Change, Fault, Input, Verdict};
 use swarmkv_protocol::message::{self, Gossip, Repair};
@@ -113,7 +113,7 @@ fn retiring(swarm: &mut Swarm) -> Vec<u8> {
         .iter()
         .map(|message| {
             let Ok(Gossip::Commit(bytes)) = message::decode(message) else { panic!("small") };
-            let commit = SignedCommit::decode(&bytes).expect("our own commit");
+            let commit = SignedCommit::decode(&bytes, roster.swarm()).expect("our own commit");
             commit.verify(roster).expect("it is genuine").slots()[0].0.clone()
         })
         .collect();
@@ -122,7 +122,7 @@ fn retiring(swarm: &mut Swarm) -> Vec<u8> {
         totals.add(slot);
     }
     let Ok(Gossip::Commit(last)) = message::decode(&commits[2]) else { panic!("small") };
-    let (header, ops): (Bytes, Vec<Bytes>) = codec::decode(&last).expect("header and operations");
+    let (header, ops) = commit::unpack(&last, roster.swarm()).expect("header and operations");
     let mut claim = SignedHeader::decode(&header).expect("our own header").claim().clone();
     claim.retired = vec![(1, 1)];
     claim.live_root = totals.root();
@@ -131,7 +131,7 @@ fn retiring(swarm: &mut Swarm) -> Vec<u8> {
     let body = codec::encode(&claim);
     let sig = DeviceKey::from_seed(&swarm::key(SOURCE)).sign(Domain::Commit, &body);
     let sealed = codec::encode(&(Bytes(body), sig));
-    message::encode(&Gossip::Commit(Bytes(codec::encode(&(Bytes(sealed), ops)))))
+    message::encode(&Gossip::Commit(Bytes(commit::pack(&sealed, ops).expect("a header"))))
 }
 
 #[test]

@@ -5,7 +5,7 @@ mod swarm;
 
 use swarm::{Swarm, key};
 use swarmkv_protocol::codec::{self, Bytes};
-use swarmkv_protocol::commit::{Header, SignedHeader};
+use swarmkv_protocol::commit::{self, Header, SignedHeader};
 use swarmkv_protocol::crypto::{DeviceKey, Domain, Sig};
 use swarmkv_protocol::id::{Hash, SwarmId};
 use swarmkv_protocol::io::{Fault, Verdict};
@@ -24,23 +24,25 @@ fn genuine(swarm: &mut Swarm) -> Vec<u8> {
     swarm.nodes[AUTHOR].published.last().expect("just written").clone()
 }
 
-fn parts(message: &[u8]) -> (Bytes, Vec<Bytes>) {
+fn parts(swarm: &Swarm, message: &[u8]) -> (Bytes, Vec<Bytes>) {
     let Ok(Gossip::Commit(commit)) = message::decode(message) else { panic!("a small commit") };
-    codec::decode(&commit).expect("header and operations")
+    let swarm = swarm.nodes[JUDGE].engine.roster().swarm();
+    commit::unpack(&commit, swarm).expect("header and operations")
 }
 
-fn commit(header: Bytes, ops: Vec<Bytes>) -> Vec<u8> {
-    message::encode(&Gossip::Commit(Bytes(codec::encode(&(header, ops)))))
+fn commit(header: &[u8], ops: Vec<Bytes>) -> Vec<u8> {
+    let commit = commit::pack(header, ops).expect("a header");
+    message::encode(&Gossip::Commit(Bytes(commit)))
 }
 
 /// The author signs its commit again, otherwise.
-fn signed_again(message: &[u8], change: impl FnOnce(&mut Header)) -> Vec<u8> {
-    let (header, ops) = parts(message);
+fn signed_again(swarm: &Swarm, message: &[u8], change: impl FnOnce(&mut Header)) -> Vec<u8> {
+    let (header, ops) = parts(swarm, message);
     let mut claim = SignedHeader::decode(&header).expect("sound").claim().clone();
     change(&mut claim);
     let body = codec::encode(&claim);
     let sig = DeviceKey::from_seed(&key(AUTHOR)).sign(Domain::Commit, &body);
-    commit(Bytes(codec::encode(&(Bytes(body), sig))), ops)
+    commit(&codec::encode(&(Bytes(body), sig)), ops)
 }
 
 type Bend = fn(&mut Swarm, Vec<u8>) -> Vec<u8>;
@@ -63,43 +65,43 @@ fn refused_by_all() -> Vec<Row> {
             // The outermost map of one entry, its length in a byte of its own.
             [&[VERSION, 0xb8, 1], &message[2..]].concat()
         }),
-        ("of another swarm", Reject, |_, message| {
-            signed_again(&message, |header| header.swarm = SwarmId::new([1; 32]))
+        ("of another swarm", Reject, |swarm, message| {
+            signed_again(swarm, &message, |header| header.swarm = SwarmId::new([1; 32]))
         }),
-        ("another signature", Reject, |_, message| {
-            let (header, ops) = parts(&message);
+        ("another signature", Reject, |swarm, message| {
+            let (header, ops) = parts(swarm, &message);
             let mut header = header.to_vec();
             *header.last_mut().expect("not empty") ^= 1;
-            commit(Bytes(header), ops)
+            commit(&header, ops)
         }),
         ("signed by somebody else", Reject, |swarm, message| {
-            let (header, ops) = parts(&message);
+            let (header, ops) = parts(swarm, &message);
             let (body, _): (Bytes, Sig) = codec::decode(&header).expect("a sealed header");
             let sig = DeviceKey::from_seed(&swarm.nodes[SENDER].key).sign(Domain::Commit, &body);
-            commit(Bytes(codec::encode(&(body, sig))), ops)
+            commit(&codec::encode(&(body, sig)), ops)
         }),
-        ("other operations than the signed ones", Reject, |_, message| {
-            let (header, _) = parts(&message);
+        ("other operations than the signed ones", Reject, |swarm, message| {
+            let (header, _) = parts(swarm, &message);
             let op = Op {
                 key: Bytes(b"k".to_vec()),
                 body: Body::Put(Bytes(b"false".to_vec())),
                 ctx: Vec::new(),
                 expires_at: None,
             };
-            commit(header, vec![Bytes(codec::encode(&op))])
+            commit(&header, vec![Bytes(codec::encode(&op))])
         }),
-        ("a number of operations that is not the signed one", Reject, |_, message| {
-            let (header, mut ops) = parts(&message);
+        ("a number of operations that is not the signed one", Reject, |swarm, message| {
+            let (header, mut ops) = parts(swarm, &message);
             ops.push(ops[0].clone());
-            commit(header, ops)
+            commit(&header, ops)
         }),
         ("under another device's grant", Reject, |swarm, message| {
             let owner = swarm.nodes[0].id;
             let grant = swarm.nodes[JUDGE].engine.roster().member(&owner).expect("the owner").grant;
-            signed_again(&message, |header| header.grant = grant)
+            signed_again(swarm, &message, |header| header.grant = grant)
         }),
-        ("sequence numbers that contradict each other", Reject, |_, message| {
-            signed_again(&message, |header| header.count = 9)
+        ("sequence numbers that contradict each other", Reject, |swarm, message| {
+            signed_again(swarm, &message, |header| header.count = 9)
         }),
     ]
 }
@@ -113,17 +115,17 @@ fn not_to_be_blamed() -> Vec<Row> {
             message[0] = VERSION + 1;
             message
         }),
-        ("a newer commit version", Ignore, |_, message| {
-            signed_again(&message, |header| header.version = VERSION + 1)
+        ("a newer commit version", Ignore, |swarm, message| {
+            signed_again(swarm, &message, |header| header.version = VERSION + 1)
         }),
-        ("under a grant that is not known here", Ignore, |_, message| {
-            signed_again(&message, |header| header.grant = Hash::new([7; 32]))
+        ("under a grant that is not known here", Ignore, |swarm, message| {
+            signed_again(swarm, &message, |header| header.grant = Hash::new([7; 32]))
         }),
-        ("stamped in the far future", Accept, |_, message| {
-            signed_again(&message, |header| header.hlc.0 = u64::MAX >> 1)
+        ("stamped in the far future", Accept, |swarm, message| {
+            signed_again(swarm, &message, |header| header.hlc.0 = u64::MAX >> 1)
         }),
-        ("a live root that is wrong", Accept, |_, message| {
-            signed_again(&message, |header| header.live_root = Hash::new([7; 32]))
+        ("a live root that is wrong", Accept, |swarm, message| {
+            signed_again(swarm, &message, |header| header.live_root = Hash::new([7; 32]))
         }),
         ("whose predecessor is missing", Accept, |swarm, _| {
             swarm.put(AUTHOR, "k", "next");
@@ -165,10 +167,10 @@ fn what_is_known_already_changes_nothing_and_blames_nobody() {
 fn a_genuine_commit_is_taken_after_false_operations_came_under_its_header() {
     let mut swarm = Swarm::new(4);
     let message = genuine(&mut swarm);
-    let (header, _) = parts(&message);
+    let (header, _) = parts(&swarm, &message);
     let op =
         Op { key: Bytes(b"k".to_vec()), body: Body::Delete, ctx: Vec::new(), expires_at: None };
-    let bent = commit(header, vec![Bytes(codec::encode(&op))]);
+    let bent = commit(&header, vec![Bytes(codec::encode(&op))]);
     assert_eq!(swarm.hand_gossip(JUDGE, SENDER, bent), Verdict::Reject);
     assert_eq!(swarm.hand_gossip(JUDGE, AUTHOR, message), Verdict::Accept);
     assert_eq!(swarm.get(JUDGE, "k").as_deref(), Some("value"));
@@ -179,10 +181,10 @@ fn an_author_that_is_not_known_here_is_nobodys_fault() {
     let mut swarm = Swarm::new(4);
     let stranger = DeviceKey::from_seed(&[77; 32]).id();
     let message = genuine(&mut swarm);
-    let bent = signed_again(&message, |header| header.log.author = stranger);
+    let bent = signed_again(&swarm, &message, |header| header.log.author = stranger);
     // The grant that it cites is the author's: it was given to another device.
     assert_eq!(swarm.hand_gossip(JUDGE, SENDER, bent), Verdict::Reject);
-    let bent = signed_again(&message, |header| {
+    let bent = signed_again(&swarm, &message, |header| {
         header.log.author = stranger;
         header.grant = Hash::new([3; 32]);
     });

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Write as _;
+use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
@@ -9,6 +10,17 @@ use swarmkv_tests::{Device, SmallDisk, connected, equal, until};
 
 /// Writes at this pace reach another device by gossip: faster ones are left to repair, which waits.
 const PACE: Duration = Duration::from_millis(40);
+
+/// Writes a file as long as there is room for.
+fn fill_up(ballast: &Path) {
+    let mut file = fs::File::create(ballast).expect("made");
+    let mut block = vec![7; 1 << 20];
+    while !block.is_empty() {
+        if file.write_all(&block).is_err() {
+            block.truncate(block.len() / 2);
+        }
+    }
+}
 
 #[test]
 fn a_full_disk_makes_a_peer_read_only_until_there_is_room() {
@@ -23,17 +35,7 @@ fn a_full_disk_makes_a_peer_read_only_until_there_is_room() {
     connected(&[&a, &b]);
     a.put("before", "it was full");
     let ballast = a.dir().join("ballast");
-    // As much as fits.
-    let fill_up = || {
-        let mut file = fs::File::create(&ballast).expect("made");
-        let mut block = vec![7; 1 << 20];
-        while !block.is_empty() {
-            if file.write_all(&block).is_err() {
-                block.truncate(block.len() / 2);
-            }
-        }
-    };
-    fill_up();
+    fill_up(&ballast);
     let value = "x".repeat(60_000);
     let mut acknowledged = Vec::new();
     let refused = (0..).find_map(|n| {
@@ -76,7 +78,7 @@ fn a_full_disk_makes_a_peer_read_only_until_there_is_room() {
     }
 
     // Full again, and stopped: it ends, and nothing acknowledged is gone.
-    fill_up();
+    fill_up(&ballast);
     while a.run(["put", "last", &value]).code == 0 {}
     let _ = a.stop();
     fs::remove_file(&ballast).expect("removed");

@@ -4,7 +4,7 @@
 use std::rc::Rc;
 
 use swarmkv_protocol::codec::{self, Bytes};
-use swarmkv_protocol::commit::Header;
+use swarmkv_protocol::commit::{self, Header};
 use swarmkv_protocol::crypto::{self, DeviceKey, Domain};
 use swarmkv_protocol::digest::Entry;
 use swarmkv_protocol::id::{Hash, Hash8, LogId};
@@ -96,7 +96,9 @@ fn forged(world: &mut World, n: usize) -> Vec<u8> {
     let body = codec::encode(&header);
     let sig = DeviceKey::from_seed(&node.seed).sign(Domain::Commit, &body);
     let sealed = codec::encode(&(Bytes(body), sig));
-    message::encode(&Gossip::Commit(Bytes(codec::encode(&(Bytes(sealed), vec![Bytes(op)])))))
+    message::encode(&Gossip::Commit(Bytes(
+        commit::pack(&sealed, vec![Bytes(op)]).expect("a header"),
+    )))
 }
 
 /// What a rogue makes of a frame; `None`: keeps silent.

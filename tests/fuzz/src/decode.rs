@@ -36,7 +36,7 @@ pub fn decode(data: &[u8]) {
             let _ = VerifiedHeader::from_store(bytes);
         }
         4 => {
-            if let Ok(commit) = SignedCommit::decode(bytes) {
+            if let Ok(commit) = SignedCommit::decode(bytes, crate::bed::Bed::fresh().parts().0.swarm()) {
                 assert!(commit.claim().count > 0);
             }
         }

@@ -1,6 +1,6 @@
 //! Nothing is said before what it rests on is durable.
 
-use swarmkv_protocol::commit::SignedHeader;
+use swarmkv_protocol::commit::{SignedCommit, SignedHeader};
 use swarmkv_protocol::id::{LogId, Version};
 use swarmkv_protocol::message::{self, Gossip, Repair};
 
@@ -17,7 +17,8 @@ pub fn published(world: &mut World, n: usize, bytes: &[u8]) -> Result<(), String
     let header = match message::decode(bytes) {
         Ok(Gossip::Announce(header)) => SignedHeader::decode(&header).ok(),
         Ok(Gossip::Commit(commit)) => {
-            swarmkv_protocol::commit::SignedCommit::decode(&commit).ok().and_then(|commit| {
+            let swarm = world.nodes[n].engine.as_ref().map(|engine| engine.roster().swarm());
+            swarm.and_then(|swarm| SignedCommit::decode(&commit, swarm).ok()).and_then(|commit| {
                 let (log, seq) = (commit.claim().log, commit.claim().last_seq);
                 let disk = world.nodes[n].disk.borrow();
                 let stored = header_of(&disk.visible, &log, seq);

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use swarmkv_node::protocol::codec::{self, Bytes};
-use swarmkv_node::protocol::commit::{Header, SignedHeader};
+use swarmkv_node::protocol::commit::{self, Header, SignedHeader};
 use swarmkv_node::protocol::crypto::{self, DeviceKey, Domain};
 use swarmkv_node::protocol::engine::Engine;
 use swarmkv_node::protocol::id::{Branch, DeviceId, Hash, LogId, SwarmId};
@@ -83,7 +83,7 @@ impl Forger {
         let body = codec::encode(&header);
         let sig = self.key.sign(Domain::Commit, &body);
         let sealed = codec::encode(&(Bytes(body), sig));
-        Bytes(codec::encode(&(Bytes(sealed), vec![Bytes(encoded)])))
+        Bytes(commit::pack(&sealed, vec![Bytes(encoded)]).expect("a header"))
     }
 
     fn mine(&self) -> (DeviceId, Hash) {
@@ -136,9 +136,9 @@ impl Forger {
     }
 
     /// A genuine header of somebody else's over other operations.
-    pub(super) fn false_ops(genuine: &[u8], n: u64) -> Option<Vec<u8>> {
+    pub(super) fn false_ops(&self, genuine: &[u8], n: u64) -> Option<Vec<u8>> {
         let Ok(Gossip::Commit(commit)) = message::decode(genuine) else { return None };
-        let (header, mut ops): (Bytes, Vec<Bytes>) = codec::decode(&commit).ok()?;
+        let (header, mut ops) = commit::unpack(&commit, self.roster.swarm()).ok()?;
         SignedHeader::decode(&header).ok()?;
         let op = Op {
             key: Bytes(b"attack/false-ops".to_vec()),
@@ -147,7 +147,7 @@ impl Forger {
             expires_at: None,
         };
         *ops.first_mut()? = Bytes(codec::encode(&op));
-        Some(message::encode(&Gossip::Commit(Bytes(codec::encode(&(header, ops))))))
+        Some(message::encode(&Gossip::Commit(Bytes(commit::pack(&header, ops).ok()?))))
     }
 
     /// A header with a wrong live root: its author's fault, nobody else's.

@@ -152,7 +152,7 @@ impl Assault<'_> {
             "false-ops" => {
                 let pick = usize::try_from(n).unwrap_or(0) % self.overheard.len().max(1);
                 let genuine = self.overheard.get(pick);
-                genuine.and_then(|bytes| Forger::false_ops(bytes, n)).into_iter().collect()
+                genuine.and_then(|bytes| forger.false_ops(bytes, n)).into_iter().collect()
             }
             "replay" => {
                 let pick = usize::try_from(n).unwrap_or(0) % self.overheard.len().max(1);
