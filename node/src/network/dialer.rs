@@ -194,6 +194,14 @@ impl Dialer {
         orders
     }
 
+    /// Whether something may be due before this moment.
+    pub(super) fn waits_until(&self, moment: Instant) -> bool {
+        self.nameless.iter().any(|one| one.found.is_none() && !one.dialing && one.next <= moment)
+            || self.states.values().any(|state| {
+                state.is_due(moment) || (state.connected.is_none() && !state.rest.is_empty())
+            })
+    }
+
     /// A connection to a peer exists; `ours` if it answers an [`Order`]. Returns how the peer was
     /// found.
     pub(super) fn connected(

@@ -109,8 +109,10 @@ pub(super) const LEAVE_ALONE: Duration = Duration::from_secs(600);
 /// How long a connection outlives its peer's promotion from stranger to member: time for the answer
 /// that admitted it. Then it is made anew with everything a member may speak.
 pub(super) const PROMOTION_GRACE: Duration = Duration::from_millis(300);
-/// How often due dials are looked for.
+/// How often due dials are looked for while some are about to be, and while none are: each look wakes the
+/// processor.
 pub(super) const TICK: Duration = Duration::from_millis(100);
+pub(super) const QUIET_TICK: Duration = Duration::from_secs(1);
 
 /// Pings: interval, timeout, and how many failures in a row end a connection.
 pub(super) const PING_INTERVAL: Duration = Duration::from_secs(20);

@@ -69,6 +69,8 @@ pub(super) struct Task {
     /// What each connected peer may still gossip.
     pub(super) gossip_budgets: HashMap<DeviceId, Bucket>,
     tick: Interval,
+    /// The next tick is a quiet one.
+    quiet: bool,
 }
 
 impl Task {
@@ -115,6 +117,7 @@ impl Task {
             scores,
             gossip_budgets: HashMap::new(),
             tick,
+            quiet: false,
         };
         task.remember(config.known, now);
         for addr in config.dial {
@@ -156,7 +159,12 @@ impl Task {
                 {
                     self.on_swarm(event);
                 }
-                _ = self.tick.tick() => self.on_tick(),
+                _ = self.tick.tick() => {
+                    self.on_tick();
+                    self.quiet = !self.is_busy();
+                    let pause = if self.quiet { limits::QUIET_TICK } else { limits::TICK };
+                    self.tick.reset_after(pause);
+                }
             }
         }
         self.shut_down().await;
@@ -167,8 +175,18 @@ impl Task {
         self.conns.values().any(|conn| conn.peer == *device)
     }
 
+    /// Whether something is due before a quiet tick.
+    fn is_busy(&self) -> bool {
+        let next = Instant::now() + limits::QUIET_TICK;
+        !self.promoted.is_empty() || self.lookup_at <= next || self.dialer.waits_until(next)
+    }
+
     /// Carries out the dials that are due.
     pub(super) fn dial_due(&mut self, now: Instant) {
+        if self.quiet && self.is_busy() {
+            self.quiet = false;
+            self.tick.reset_after(limits::TICK);
+        }
         for order in self.dialer.due(now) {
             let options = match order.peer {
                 Some(device) => DialOpts::peer_id(peer::to_peer_id(&device))
