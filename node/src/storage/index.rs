@@ -2,8 +2,9 @@
 //! checkpoint to checkpoint.
 
 use std::collections::BTreeMap;
-use std::io;
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
+use std::{io, iter};
 
 use redb::{
     Database, ReadOnlyTable, ReadableDatabase, ReadableTable, TableError, WriteTransaction,
@@ -29,7 +30,8 @@ const JOURNAL: &[u8] = b"journal";
 
 /// The index of one store.
 pub(super) struct Index {
-    db: Database,
+    /// Gone only while this is dropped.
+    db: Option<Database>,
 }
 
 /// Bytes that are pointed to, by segment.
@@ -38,18 +40,24 @@ pub(super) type Live = BTreeMap<u32, u64>;
 impl Index {
     /// Opens the index, or makes one.
     pub(super) fn open(file: Arc<dyn File>) -> Result<Self, StoreError> {
-        let db = Database::builder()
-            .set_cache_size(CACHE_BYTES)
-            .create_with_backend(Backend(file))
-            .map_err(|e| StoreError::Failed(format!("the store's index: {e}")))?;
-        let index = Self { db };
-        index.prepare()?;
-        Ok(index)
+        guarded(|| {
+            let db = Database::builder()
+                .set_cache_size(CACHE_BYTES)
+                .create_with_backend(Backend(file))
+                .map_err(|e| StoreError::Failed(format!("the store's index: {e}")))?;
+            let index = Self { db: Some(db) };
+            index.prepare()?;
+            Ok(index)
+        })
+    }
+
+    fn db(&self) -> Result<&Database, StoreError> {
+        self.db.as_ref().ok_or_else(|| StoreError::failed("the store's index is closed"))
     }
 
     /// Makes all tables exist and checks the layout's number.
     fn prepare(&self) -> Result<(), StoreError> {
-        let read = self.db.begin_read().map_err(index_error)?;
+        let read = self.db()?.begin_read().map_err(index_error)?;
         match read.open_table(Rows::Meta.table()) {
             Ok(meta) => {
                 let format = meta.get(&b"format"[..]).map_err(index_error)?;
@@ -61,7 +69,7 @@ impl Index {
             Err(e) => return Err(index_error(e)),
         }
         drop(read);
-        let write = self.db.begin_write().map_err(index_error)?;
+        let write = self.db()?.begin_write().map_err(index_error)?;
         let rows = Rows::ALL.map(Rows::table);
         for table in [SLOTS, KEYS, BRANCHES, SEGMENTS].into_iter().chain(rows) {
             write.open_table(table).map_err(index_error)?;
@@ -74,10 +82,12 @@ impl Index {
     }
 
     pub(super) fn tables(&self) -> Result<Tables, StoreError> {
-        let read = self.db.begin_read().map_err(index_error)?;
-        Ok(Tables {
-            slots: read.open_table(SLOTS).map_err(index_error)?,
-            keys: read.open_table(KEYS).map_err(index_error)?,
+        guarded(|| {
+            let read = self.db()?.begin_read().map_err(index_error)?;
+            Ok(Tables {
+                slots: read.open_table(SLOTS).map_err(index_error)?,
+                keys: read.open_table(KEYS).map_err(index_error)?,
+            })
         })
     }
 
@@ -90,7 +100,7 @@ impl Index {
     pub(super) fn branches(&self) -> Result<Vec<Branch>, StoreError> {
         let damaged = || StoreError::failed("the store's index of branches is damaged");
         let mut named = BTreeMap::new();
-        each(&self.db, BRANCHES, |branch, number| {
+        each(self.db()?, BRANCHES, |branch, number| {
             let branch = Branch::from_bytes(branch.try_into().map_err(|_| damaged())?);
             named.insert(u32::from_be_bytes(number.try_into().map_err(|_| damaged())?), branch);
             Ok(())
@@ -102,7 +112,7 @@ impl Index {
     /// Bytes that are pointed to, by segment.
     pub(super) fn live(&self) -> Result<Live, StoreError> {
         let mut live = Live::new();
-        each(&self.db, SEGMENTS, |segment, bytes| {
+        each(self.db()?, SEGMENTS, |segment, bytes| {
             if let (Ok(segment), Ok(bytes)) = (segment.try_into(), bytes.try_into()) {
                 live.insert(u32::from_be_bytes(segment), u64::from_be_bytes(bytes));
             }
@@ -112,10 +122,12 @@ impl Index {
     }
 
     pub(super) fn row(&self, rows: Rows, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        let read = self.db.begin_read().map_err(index_error)?;
-        let table = read.open_table(rows.table()).map_err(index_error)?;
-        let value = table.get(key).map_err(index_error)?;
-        Ok(value.map(|guard| Bytes::from(guard.value())))
+        guarded(|| {
+            let read = self.db()?.begin_read().map_err(index_error)?;
+            let table = read.open_table(rows.table()).map_err(index_error)?;
+            let value = table.get(key).map_err(index_error)?;
+            Ok(value.map(|guard| Bytes::from(guard.value())))
+        })
     }
 
     pub(super) fn each_row(
@@ -123,7 +135,7 @@ impl Index {
         rows: Rows,
         f: impl FnMut(&[u8], &[u8]) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
-        each(&self.db, rows.table(), f)
+        each(self.db()?, rows.table(), f)
     }
 
     /// Takes a memtable in that ends at `upto`, and lets `reclaimer` empty a segment. Durable when this
@@ -135,20 +147,32 @@ impl Index {
         upto: Position,
         reclaimer: &mut Reclaimer<'_>,
     ) -> Result<Live, StoreError> {
-        let mut write = self.db.begin_write().map_err(index_error)?;
-        // A killed peer opens in a millisecond whatever its size, and no bytes that a peer may choose
-        // can imitate a finished commit.
-        write.set_quick_repair(true);
-        absorb_branches(&write, branches)?;
-        let balance = absorb_slots(&write, maps)?;
-        absorb_keys(&write, maps)?;
-        absorb_rows(&write, maps, upto)?;
-        let mut live = settle(&write, &balance)?;
-        if let Some(balance) = reclaimer.empty_one(&write, branches, &live)? {
-            live = settle(&write, &balance)?;
-        }
-        write.commit().map_err(index_error)?;
-        Ok(live)
+        guarded(|| {
+            let mut write = self.db()?.begin_write().map_err(index_error)?;
+            // A killed peer opens in a millisecond whatever its size, and no bytes that a peer may choose
+            // can imitate a finished commit.
+            write.set_quick_repair(true);
+            absorb_branches(&write, branches)?;
+            let balance = absorb_slots(&write, maps)?;
+            absorb_keys(&write, maps)?;
+            absorb_rows(&write, maps, upto)?;
+            let mut live = settle(&write, &balance)?;
+            if let Some(balance) = reclaimer.empty_one(&write, branches, &live)? {
+                live = settle(&write, &balance)?;
+            }
+            write.commit().map_err(index_error)?;
+            Ok(live)
+        })
+    }
+}
+
+impl Drop for Index {
+    fn drop(&mut self) {
+        // Closing writes as well.
+        let _ = guarded(|| {
+            drop(self.db.take());
+            Ok(())
+        });
     }
 }
 
@@ -160,18 +184,45 @@ fn unknown_layout(format: Option<u32>) -> StoreError {
     ))
 }
 
+/// Does something with the index. Its library panics on pages that make no sense, as a flipped bit makes
+/// them; here that is an error like any other.
+fn guarded<T>(work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    panic::catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
+        Err(StoreError::failed(
+            "the store's index is damaged: move the data directory away and join again",
+        ))
+    })
+}
+
+/// The same for each step of an iterator, which ends where it fails.
+fn guarded_each<T>(
+    mut entries: impl Iterator<Item = Result<T, StoreError>>,
+) -> impl Iterator<Item = Result<T, StoreError>> {
+    let mut failed = false;
+    iter::from_fn(move || {
+        if failed {
+            return None;
+        }
+        let next = guarded(|| entries.next().transpose()).transpose();
+        failed = matches!(next, Some(Err(_)));
+        next
+    })
+}
+
 fn each(
     db: &Database,
     table: schema::Table,
     mut f: impl FnMut(&[u8], &[u8]) -> Result<(), StoreError>,
 ) -> Result<(), StoreError> {
-    let read = db.begin_read().map_err(index_error)?;
-    let table = read.open_table(table).map_err(index_error)?;
-    for entry in table.iter().map_err(index_error)? {
-        let (key, value) = entry.map_err(index_error)?;
-        f(key.value(), value.value())?;
-    }
-    Ok(())
+    guarded(|| {
+        let read = db.begin_read().map_err(index_error)?;
+        let table = read.open_table(table).map_err(index_error)?;
+        for entry in table.iter().map_err(index_error)? {
+            let (key, value) = entry.map_err(index_error)?;
+            f(key.value(), value.value())?;
+        }
+        Ok(())
+    })
 }
 
 /// What segments gained and lost.
@@ -281,10 +332,10 @@ pub(super) struct Tables {
 impl Tables {
     /// The slots on a key.
     pub(super) fn spots(&self, key: &[u8]) -> Result<Vec<Spot>, StoreError> {
-        match self.keys.get(key).map_err(index_error)? {
+        guarded(|| match self.keys.get(key).map_err(index_error)? {
             Some(record) => schema::spots(record.value()),
             None => Ok(Vec::new()),
-        }
+        })
     }
 
     /// Keys from `from` on, ascending, with their slots.
@@ -292,11 +343,11 @@ impl Tables {
         &self,
         from: &[u8],
     ) -> Result<impl Iterator<Item = Result<OnKey, StoreError>> + use<>, StoreError> {
-        let range = self.keys.range::<&[u8]>(from..).map_err(index_error)?;
-        Ok(range.map(|entry| {
+        let range = guarded(|| self.keys.range::<&[u8]>(from..).map_err(index_error))?;
+        Ok(guarded_each(range.map(|entry| {
             let (key, record) = entry.map_err(index_error)?;
             Ok((key.value().to_vec(), schema::spots(record.value())?))
-        }))
+        })))
     }
 
     /// Where the slots of a branch with `after < seq <= upto` lie, ascending.
@@ -309,11 +360,12 @@ impl Tables {
     {
         let from = schema::numbered_bytes((branch, after.saturating_add(1)));
         let to = schema::numbered_bytes((branch, upto));
-        let range = self.slots.range::<&[u8]>(&from[..]..=&to[..]).map_err(index_error)?;
-        Ok(range.map(|entry| {
+        let range =
+            guarded(|| self.slots.range::<&[u8]>(&from[..]..=&to[..]).map_err(index_error))?;
+        Ok(guarded_each(range.map(|entry| {
             let (place, pointer) = entry.map_err(index_error)?;
             Ok((schema::numbered(place.value())?, Pointer::from_bytes(pointer.value())?))
-        }))
+        })))
     }
 }
 
