@@ -45,6 +45,19 @@ pub struct Op {
 }
 tuple_codec!(Op { key, body, ctx, expires_at });
 
+/// The key of an encoded operation, without a look at the rest of it.
+#[must_use]
+pub fn key_of(op: &[u8]) -> Option<&[u8]> {
+    // After the tuple's head: a byte string, its length in the head or in one or two bytes after it.
+    let (len, rest) = match op.get(1..)? {
+        [head @ 0x40..=0x57, rest @ ..] => (usize::from(head - 0x40), rest),
+        [0x58, len, rest @ ..] => (usize::from(*len), rest),
+        [0x59, high, low, rest @ ..] => (usize::from(u16::from_be_bytes([*high, *low])), rest),
+        _ => return None,
+    };
+    rest.get(..len)
+}
+
 /// An operation that every honest replica refuses, whatever its state.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadOp {

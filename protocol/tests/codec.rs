@@ -8,7 +8,7 @@ use swarmkv_protocol::id::{DeviceId, Hash, Hash8, LogId, SwarmId, Version};
 use swarmkv_protocol::message::{
     self, Digest, End, Gossip, Plan, Planned, Repair, SlotRecord, Start, Statements,
 };
-use swarmkv_protocol::op::{Body, Counter, Op};
+use swarmkv_protocol::op::{Body, Counter, Op, key_of};
 use swarmkv_protocol::roster::{Grant, Role, Statement, StatementBody};
 use swarmkv_protocol::ticket::{
     Introduce, JoinAnswer, JoinRequest, Redeem, Refusal, Ticket, UsedBy, Welcome,
@@ -305,4 +305,16 @@ fn another_version_is_told_apart_from_garbage() {
     message[0] = 2;
     assert_eq!(message::decode::<Repair>(&message), Err(message::BadMessage::Version(2)));
     assert_eq!(message::decode::<Repair>(&[]), Err(message::BadMessage::Empty));
+}
+
+#[test]
+fn the_key_of_an_encoded_operation_is_found_without_decoding_it() {
+    for len in [0, 1, 23, 24, 255, 256, 1024] {
+        let key = Bytes(vec![b'k'; len]);
+        let op = Op { key: key.clone(), body: Body::Delete, ctx: Vec::new(), expires_at: None };
+        let bytes = codec::encode(&op);
+        assert_eq!(key_of(&bytes), Some(&key[..]), "{len} bytes");
+        assert_eq!(key_of(&bytes[..=len]), None);
+    }
+    assert_eq!(key_of(&[]), None);
 }

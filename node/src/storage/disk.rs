@@ -493,7 +493,7 @@ impl Store for Disk {
         let mut slots = BTreeMap::new();
         for spot in spots {
             let place = (self.layers().branches.branch(spot.place.0)?, spot.place.1);
-            slots.insert(place, super::view::slot(&state.segments, place, spot.pointer));
+            slots.insert(place, super::view::slot(&state.segments, key, place, spot.pointer));
         }
         state.committing.patch(key, &mut slots);
         state.building.patch(key, &mut slots);

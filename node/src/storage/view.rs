@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use swarmkv_protocol::op;
 use swarmkv_protocol::store::{RawSlot, StoreError};
 
 use super::branches::Branches;
@@ -45,18 +46,20 @@ impl View {
     }
 
     /// Reads slots, ascending by branch and sequence number.
-    pub(super) fn read(&self, spots: Vec<Spot>) -> Result<Vec<RawSlot>, StoreError> {
+    fn read(&self, key: &[u8], spots: Vec<Spot>) -> Result<Vec<RawSlot>, StoreError> {
         let mut slots = Vec::with_capacity(spots.len());
         for Spot { place: (branch, seq), pointer } in spots {
-            slots.push(slot(&self.segments, (self.branches.branch(branch)?, seq), pointer));
+            let place = (self.branches.branch(branch)?, seq);
+            slots.push(slot(&self.segments, key, place, pointer));
         }
         slots.sort_by_key(|slot| (slot.branch, slot.seq));
         Ok(slots)
     }
 }
 
-/// Reads one slot. One that cannot be read is as good as a damaged one: only who needs it will mind.
-pub(super) fn slot(segments: &Segments, place: Place, pointer: Pointer) -> RawSlot {
+/// Reads one slot on a key. One that cannot be read, or that a damaged index names for this key, is as good
+/// as a damaged one: only who needs it will mind.
+pub(super) fn slot(segments: &Segments, key: &[u8], place: Place, pointer: Pointer) -> RawSlot {
     let mut bytes = vec![0; pointer.len as usize];
     let read = segments
         .get(&pointer.segment)
@@ -64,7 +67,8 @@ pub(super) fn slot(segments: &Segments, place: Place, pointer: Pointer) -> RawSl
     if !matches!(read, Some(Ok(()))) {
         bytes.clear();
     }
-    schema::slot(place, &bytes)
+    let slot = schema::slot(place, &bytes);
+    if op::key_of(&slot.op) == Some(key) { slot } else { schema::slot(place, &[]) }
 }
 
 impl Snapshot {
@@ -84,7 +88,7 @@ impl Snapshot {
     /// Every slot on `key`, ascending by branch and sequence number.
     pub(crate) fn slots(&self, key: &[u8]) -> Result<Vec<RawSlot>, StoreError> {
         let view = self.view()?;
-        view.read(view.spots(key)?)
+        view.read(key, view.spots(key)?)
     }
 
     /// Keys from `from` on that begin with `prefix`, ascending, each with its slots.
@@ -149,7 +153,7 @@ impl Iterator for Scan {
             }
             let spots = self.view.patched(&key, spots);
             if !spots.is_empty() {
-                return Some(self.view.read(spots).map(|slots| (key, slots)));
+                return Some(self.view.read(&key, spots).map(|slots| (key, slots)));
             }
         }
     }
