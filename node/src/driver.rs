@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use swarmkv_protocol::engine::Engine;
-use swarmkv_protocol::id::{Branch, DeviceId, Version};
+use swarmkv_protocol::id::{BranchId, DeviceId, Version};
 use swarmkv_protocol::io::{Change, Verdict as CoreVerdict};
 use swarmkv_protocol::io::{Fault, Input, InviteRefused, Output, SessionId, Token, WriteRefused};
 use swarmkv_protocol::message;
@@ -50,7 +50,7 @@ pub(crate) enum Request {
     /// Check everything stored now; answered when that has begun.
     Scrub(oneshot::Sender<()>),
     /// A reader met a damaged slot.
-    Suspect(Branch),
+    Suspect(BranchId),
     Stop(oneshot::Sender<()>),
 }
 

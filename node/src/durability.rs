@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use swarmkv_protocol::id::{Branch, Hash};
+use swarmkv_protocol::id::{BranchId, Hash};
 use swarmkv_protocol::io::Input;
 
 use crate::driver::Driver;
@@ -22,7 +22,7 @@ pub(crate) const QUICK_SYNC: Duration = Duration::from_millis(2);
 
 /// What the replica had when a sync began.
 pub(crate) struct Heads {
-    heads: Arc<BTreeMap<Branch, u64>>,
+    heads: Arc<BTreeMap<BranchId, u64>>,
     caught_up: bool,
     hash: Hash,
 }

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use swarmkv_protocol::id::{Branch, DeviceId, Hash, Version};
+use swarmkv_protocol::id::{BranchId, DeviceId, Hash, Version};
 use swarmkv_protocol::op::Slot;
 use swarmkv_protocol::store::StoreError;
 use swarmkv_protocol::view::{Shown, View};
@@ -24,7 +24,7 @@ const PAGE_KEYS: usize = 65_536;
 /// One moment of the replica.
 pub(crate) struct ReadState {
     pub(crate) snapshot: Snapshot,
-    pub(crate) heads: Arc<BTreeMap<Branch, u64>>,
+    pub(crate) heads: Arc<BTreeMap<BranchId, u64>>,
     pub(crate) labels: Arc<BTreeMap<DeviceId, String>>,
     pub(crate) caught_up: bool,
     /// Hash of roster and version digest at that moment.
@@ -67,7 +67,7 @@ impl ReadState {
         place.is_some_and(|raw| raw.open().is_ok_and(|slot| slot.version() != *version))
     }
 
-    fn head(&self, branch: &Branch) -> u64 {
+    fn head(&self, branch: &BranchId) -> u64 {
         self.heads.get(branch).copied().unwrap_or(0)
     }
 

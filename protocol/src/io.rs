@@ -1,10 +1,10 @@
 //! What goes into the engine and what comes out of it.
 
 use crate::codec::Bytes;
-use crate::id::{Branch, DeviceId, Hash, Version};
+use crate::id::{BranchId, DeviceId, Hash, Version};
 use crate::op::Body;
+use crate::roster::ticket::Invite;
 use crate::store::{StoreError, Write};
-use crate::ticket::Invite;
 
 /// Names a request of the driver's, so that the answer finds its way back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -108,7 +108,7 @@ pub enum Input {
     /// A local user asks for everything stored to be checked against what was signed, now.
     Scrub,
     /// A reader met a damaged slot of this history.
-    Suspect(Branch),
+    Suspect(BranchId),
     /// Nothing but time passed.
     Tick,
 }
@@ -263,7 +263,7 @@ impl Fault {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogStatus {
     /// The log, and which history of it.
-    pub branch: Branch,
+    pub branch: BranchId,
     /// Last proven operation.
     pub seq: u64,
     /// Live slots, tombstones too.

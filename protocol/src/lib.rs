@@ -8,34 +8,36 @@
 //! The promise that this crate keeps: replicas that have seen the same commits show the same state,
 //! each can prove that its peer left nothing out of what it offered, and nobody is ever shown a byte
 //! that a member did not sign.
+//!
+//! | folder | what it holds |
+//! |---|---|
+//! | `model` | identifiers, operations, counters, and how the slots of one cell merge |
+//! | `log` | one author's signed history: header, commit, live root, and a history as kept here |
+//! | `roster` | who is a member and what each may do; tickets |
+//! | `replica` | a replica's whole state and the only ways it changes |
+//! | `repair` | digests, and the two sides of a repair session |
+//! | `engine` | inputs in, ordered outputs out, peers and timers |
 
-mod admit;
-mod branches;
 pub mod codec;
-pub mod commit;
 pub mod crypto;
-pub mod digest;
 pub mod engine;
-mod gossip;
-pub mod id;
 pub mod io;
 pub mod limits;
-mod local;
-mod log;
-mod membership;
+pub mod log;
 pub mod memory;
 pub mod message;
-pub mod op;
+pub mod model;
 #[doc(hidden)]
 pub mod plant;
 mod random;
-mod reconcile;
+pub mod repair;
 mod replica;
 pub mod roster;
-mod scrub;
-pub mod slots;
 pub mod store;
-pub mod ticket;
 pub mod time;
-pub mod timer;
-pub mod view;
+
+pub use engine::timers as timer;
+pub use log::{commit, live_root};
+pub use model::{id, op, view};
+pub use repair::digest;
+pub use roster::ticket;

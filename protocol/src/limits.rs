@@ -104,11 +104,11 @@ pub const EPOCH_LEAD_MS: u64 = 3_600_000;
 /// Pause between repair rounds with a random peer, in milliseconds (jittered by a half each way).
 pub const REPAIR_EVERY_MS: u64 = 4_000;
 /// How often that pause doubles while all connected members are equal and nothing moves.
-pub const MAX_CALM: u32 = 4;
+pub const MAX_BACKOFF: u32 = 4;
 /// A repair session that brings nothing for this long is given up, in milliseconds.
 pub const PULL_STALLED_MS: u64 = 10_000;
 /// A peer whose offer for a log proved false is not asked for that log for this long, in milliseconds.
-pub const DISTRUST_MS: u64 = 60_000;
+pub const PEER_COOLDOWN_MS: u64 = 60_000;
 /// Slots read again in one step of scrubbing, and their bytes at most.
 pub const SCRUB_SLOTS: usize = 128;
 /// See [`SCRUB_SLOTS`].

@@ -3,17 +3,17 @@
 use std::collections::BTreeMap;
 
 use crate::codec::Bytes;
-use crate::id::{Branch, Hash, Hash8};
+use crate::id::{BranchId, Hash, Hash8};
 use crate::store::{RawSlot, Recovered, Store, StoreError, Write};
 use crate::time::Hlc;
 
 /// Everything a replica keeps, in maps.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MemoryStore {
-    slots: BTreeMap<(Bytes, Branch, u64), (Hlc, Bytes)>,
-    by_seq: BTreeMap<(Branch, u64), Bytes>,
-    headers: BTreeMap<(Branch, u64), Bytes>,
-    logs: BTreeMap<Branch, Bytes>,
+    slots: BTreeMap<(Bytes, BranchId, u64), (Hlc, Bytes)>,
+    by_seq: BTreeMap<(BranchId, u64), Bytes>,
+    headers: BTreeMap<(BranchId, u64), Bytes>,
+    logs: BTreeMap<BranchId, Bytes>,
     statements: BTreeMap<Hash, Bytes>,
     tickets: BTreeMap<Hash8, Bytes>,
     caught_up: bool,
@@ -88,15 +88,15 @@ impl MemoryStore {
 impl Store for MemoryStore {
     fn slots(&self, key: &[u8]) -> Result<Vec<RawSlot>, StoreError> {
         let key = Bytes::from(key);
-        let first = Branch::from_bytes(&[0; Branch::LEN]);
-        let last = Branch::from_bytes(&[0xff; Branch::LEN]);
+        let first = BranchId::from_bytes(&[0; BranchId::LEN]);
+        let last = BranchId::from_bytes(&[0xff; BranchId::LEN]);
         let range = self.slots.range((key.clone(), first, 0)..=(key, last, u64::MAX));
         Ok(range.map(|((_, branch, seq), (hlc, op))| raw(branch, *seq, *hlc, op)).collect())
     }
 
     fn slots_after(
         &self,
-        branch: &Branch,
+        branch: &BranchId,
         after: u64,
         upto: u64,
         max_slots: usize,
@@ -120,11 +120,11 @@ impl Store for MemoryStore {
         Ok(out)
     }
 
-    fn header(&self, branch: &Branch, seq: u64) -> Result<Option<Bytes>, StoreError> {
+    fn header(&self, branch: &BranchId, seq: u64) -> Result<Option<Bytes>, StoreError> {
         Ok(self.headers.get(&(*branch, seq)).cloned())
     }
 }
 
-fn raw(branch: &Branch, seq: u64, hlc: Hlc, op: &Bytes) -> RawSlot {
+fn raw(branch: &BranchId, seq: u64, hlc: Hlc, op: &Bytes) -> RawSlot {
     RawSlot { branch: *branch, seq, hlc, op: op.clone() }
 }

@@ -3,9 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use crate::codec::{self, Bytes, CodecError, tuple_codec};
-use crate::digest::Entry;
 use crate::id::{Hash, Hash8, LogId};
 use crate::limits::VERSION;
+use crate::repair::digest::Entry;
 use crate::store::RawSlot;
 use crate::time::Hlc;
 

@@ -5,7 +5,7 @@
 //! once.
 
 use crate::codec::Bytes;
-use crate::id::{Branch, Hash, Hash8};
+use crate::id::{BranchId, Hash, Hash8};
 use crate::op::{Op, Slot};
 use crate::time::Hlc;
 
@@ -13,7 +13,7 @@ use crate::time::Hlc;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RawSlot {
     /// The log and which history of it.
-    pub branch: Branch,
+    pub branch: BranchId,
     /// Place in it.
     pub seq: u64,
     /// Stamp of the commit that carried it.
@@ -45,7 +45,7 @@ pub enum StoreError {
     #[error("storage: slot {branch:?}:{seq} is damaged")]
     Damaged {
         /// The branch.
-        branch: Branch,
+        branch: BranchId,
         /// The slot's place in it.
         seq: u64,
     },
@@ -77,7 +77,7 @@ pub trait Store {
     /// When storage fails.
     fn slots_after(
         &self,
-        branch: &Branch,
+        branch: &BranchId,
         after: u64,
         upto: u64,
         max_slots: usize,
@@ -88,7 +88,7 @@ pub trait Store {
     ///
     /// # Errors
     /// When storage fails.
-    fn header(&self, branch: &Branch, seq: u64) -> Result<Option<Bytes>, StoreError>;
+    fn header(&self, branch: &BranchId, seq: u64) -> Result<Option<Bytes>, StoreError>;
 }
 
 /// One change to storage. The writes of one `Persist` take effect together or not at all.
@@ -106,14 +106,14 @@ pub enum Write {
         /// The user's key.
         key: Bytes,
         /// Its branch.
-        branch: Branch,
+        branch: BranchId,
         /// Its place there.
         seq: u64,
     },
     /// Keeps a signed header.
     Header {
         /// Its branch.
-        branch: Branch,
+        branch: BranchId,
         /// Where it ends.
         seq: u64,
         /// The signed header.
@@ -122,14 +122,14 @@ pub enum Write {
     /// Replaces what is known of a log as a whole (opaque, see `log.rs`).
     Log {
         /// The branch.
-        branch: Branch,
+        branch: BranchId,
         /// The record.
         record: Bytes,
     },
     /// Forgets a log's record: none of its slots is left.
     RemoveLog {
         /// The branch.
-        branch: Branch,
+        branch: BranchId,
     },
     /// Keeps a roster statement.
     Statement {
@@ -160,7 +160,7 @@ pub struct Recovered {
     /// Signed statements, in any order.
     pub statements: Vec<Bytes>,
     /// Log records.
-    pub logs: Vec<(Branch, Bytes)>,
+    pub logs: Vec<(BranchId, Bytes)>,
     /// Ticket records.
     pub tickets: Vec<(Hash8, Bytes)>,
     /// What [`Write::CaughtUp`] last said.

@@ -5,7 +5,7 @@ mod swarm;
 use proptest::prelude::*;
 use swarm::{Swarm, put};
 use swarmkv_protocol::codec::Bytes;
-use swarmkv_protocol::id::{Branch, Version};
+use swarmkv_protocol::id::{BranchId, Version};
 use swarmkv_protocol::io::Change;
 use swarmkv_protocol::op::{Body, Counter};
 use swarmkv_protocol::store::Store as _;
@@ -14,7 +14,7 @@ use swarmkv_protocol::view::View;
 fn view(swarm: &Swarm, n: usize, key: &str) -> Vec<(Version, bool)> {
     let heads = swarm.nodes[n].engine.heads();
     let slots = swarm.nodes[n].disk.slots(key.as_bytes()).expect("memory does not fail");
-    let head = |branch: &Branch| heads.get(branch).copied().unwrap_or(0);
+    let head = |branch: &BranchId| heads.get(branch).copied().unwrap_or(0);
     let view = View::merge(&slots, head).expect("slots are sound");
     view.siblings().map(|seen| (seen.version, seen.dominated)).collect()
 }

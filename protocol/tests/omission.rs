@@ -11,9 +11,9 @@ use swarmkv_protocol::codec::{self, Bytes};
 use swarmkv_protocol::commit::{self, SignedCommit, SignedHeader};
 use swarmkv_protocol::crypto::{DeviceKey, Domain};
 use swarmkv_protocol::io::{Change, Fault, Input, Verdict};
+use swarmkv_protocol::live_root::Totals;
 use swarmkv_protocol::message::{self, Gossip, Repair};
 use swarmkv_protocol::op::{Body, Op};
-use swarmkv_protocol::slots::Totals;
 
 const SOURCE: usize = 0;
 const VICTIM: usize = 1;

@@ -4,14 +4,14 @@ mod swarm;
 
 use swarm::{Swarm, put};
 use swarmkv_protocol::codec::{self, Bytes};
-use swarmkv_protocol::id::Branch;
+use swarmkv_protocol::id::BranchId;
 use swarmkv_protocol::io::{Input, Output, WriteRefused};
 use swarmkv_protocol::limits::SCRUB_REST_MS;
 use swarmkv_protocol::op::{Body, Op};
 use swarmkv_protocol::store::{Store as _, Write};
 
 /// Changes a stored value as a disk might: still an operation, or (`None`) one the store knows is bad.
-fn damage(swarm: &mut Swarm, n: usize, key: &str, value: Option<&str>) -> Branch {
+fn damage(swarm: &mut Swarm, n: usize, key: &str, value: Option<&str>) -> BranchId {
     let disk = swarm.nodes[n].disk.clone();
     let mut slot = disk.slots(key.as_bytes()).expect("memory does not fail").remove(0);
     slot.op = match value {

@@ -7,9 +7,9 @@ use std::time::Instant;
 
 use swarmkv_protocol::codec::{self, Bytes};
 use swarmkv_protocol::crypto::{DeviceKey, Domain, PublicKey};
-use swarmkv_protocol::id::{Branch, LogId, Version};
+use swarmkv_protocol::id::{BranchId, LogId, Version};
+use swarmkv_protocol::live_root::Totals;
 use swarmkv_protocol::op::{Body, Op, Slot};
-use swarmkv_protocol::slots::Totals;
 use swarmkv_protocol::store::RawSlot;
 use swarmkv_protocol::time::Hlc;
 use swarmkv_protocol::view::View;
@@ -85,7 +85,7 @@ fn slot(n: u8, ctx: Vec<Version>) -> Slot {
 
 fn raw(slot: &Slot) -> RawSlot {
     RawSlot {
-        branch: Branch::from(slot.log),
+        branch: BranchId::from(slot.log),
         seq: slot.seq,
         hlc: slot.hlc,
         op: Bytes(codec::encode(&slot.op)),

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use swarmkv_protocol::codec::Bytes;
-use swarmkv_protocol::id::{Branch, LogId};
+use swarmkv_protocol::id::{BranchId, LogId};
 use swarmkv_protocol::memory::MemoryStore;
 use swarmkv_protocol::store::{RawSlot, Store, StoreError, Write};
 
@@ -82,7 +82,7 @@ impl Store for Shared {
 
     fn slots_after(
         &self,
-        branch: &Branch,
+        branch: &BranchId,
         after: u64,
         upto: u64,
         max_slots: usize,
@@ -91,7 +91,7 @@ impl Store for Shared {
         self.0.borrow().visible.slots_after(branch, after, upto, max_slots, max_bytes)
     }
 
-    fn header(&self, branch: &Branch, seq: u64) -> Result<Option<Bytes>, StoreError> {
+    fn header(&self, branch: &BranchId, seq: u64) -> Result<Option<Bytes>, StoreError> {
         self.0.borrow().visible.header(branch, seq)
     }
 }
@@ -103,6 +103,6 @@ pub fn has_header(store: &MemoryStore, log: &LogId, seq: u64) -> bool {
 
 /// See [`has_header`].
 pub fn header_of(store: &MemoryStore, log: &LogId, seq: u64) -> Option<Bytes> {
-    let branches = (0..64).map(|number| Branch { log: *log, number });
+    let branches = (0..64).map(|number| BranchId { log: *log, number });
     branches.filter_map(|branch| store.header(&branch, seq).ok().flatten()).next()
 }

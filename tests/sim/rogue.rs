@@ -9,9 +9,9 @@ use swarmkv_protocol::crypto::{self, DeviceKey, Domain};
 use swarmkv_protocol::digest::Entry;
 use swarmkv_protocol::id::{Hash, Hash8, LogId};
 use swarmkv_protocol::limits::{MAX_GOSSIP, VERSION};
+use swarmkv_protocol::live_root::Totals;
 use swarmkv_protocol::message::{self, Gossip, Plan, Repair};
 use swarmkv_protocol::op::{Body, Op, Slot};
-use swarmkv_protocol::slots::Totals;
 use swarmkv_protocol::time::Hlc;
 
 use crate::rng::Rng;

@@ -198,7 +198,7 @@ impl World {
     /// Whether a rogue has opened so many logs that a replica drops some.
     pub fn crowded(&self, n: usize, log: &LogId) -> bool {
         use swarmkv_protocol::limits::MAX_LOGS_PER_AUTHOR;
-        let same = |other: &&swarmkv_protocol::id::Branch| other.log.author == log.author;
+        let same = |other: &&swarmkv_protocol::id::BranchId| other.log.author == log.author;
         let engine = self.nodes[n].engine.as_ref();
         let heads = engine.map_or(0, |e| e.heads().keys().filter(same).count());
         heads + 1 >= MAX_LOGS_PER_AUTHOR && self.index(&log.author) == self.plan.rogue

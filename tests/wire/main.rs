@@ -12,10 +12,10 @@ use swarmkv_protocol::crypto::{self, DeviceKey, Domain};
 use swarmkv_protocol::digest::{self, Entry};
 use swarmkv_protocol::id::{Hash, Hash8, LogId, SwarmId, Version};
 use swarmkv_protocol::limits::VERSION;
+use swarmkv_protocol::live_root::Totals;
 use swarmkv_protocol::message::{self, Gossip, Repair};
 use swarmkv_protocol::op::{Body, Counter, Op, Slot};
 use swarmkv_protocol::roster::{Grant, Role, Roster};
-use swarmkv_protocol::slots::Totals;
 use swarmkv_protocol::ticket::Ticket;
 use swarmkv_protocol::time::Hlc;
 

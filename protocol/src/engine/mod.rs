@@ -1,41 +1,42 @@
 //! The engine: takes inputs, hands out outputs, says when it wants to be called again. It only routes.
 
-mod rounds;
+mod backoff;
 mod sessions;
+pub mod timers;
 
 use std::collections::{BTreeMap, BTreeSet, btree_map};
 
-use self::rounds::Calm;
+use self::backoff::Backoff;
 use crate::crypto::DeviceKey;
-use crate::digest;
-use crate::id::{Branch, DeviceId, LogId};
+use crate::engine::timers::{Timer, Timers};
+use crate::id::{BranchId, DeviceId, LogId};
 use crate::io::{
     Counters, Fault, Input, Knock, LogStatus, Output, RevokeRefused, SessionId, Token, Verdict,
 };
 use crate::limits::{
     CHORE_SLOTS, INTRODUCE_EVERY_MS, MAX_GOSSIP, MAX_LOGS, SCRUB_EVERY_MS, SCRUB_FAST_MS,
 };
-use crate::log::{Chore, Standing};
+use crate::log::branch::{Chore, Standing};
 use crate::message::{self, Gossip};
-use crate::reconcile::{Pull, Serve};
+use crate::repair::digest;
+use crate::repair::{Pull, Serve};
 use crate::replica::{Replica, Taken};
 use crate::roster::Roster;
 use crate::store::{Recovered, Store, StoreError, Write};
 use crate::time::Now;
-use crate::timer::{Timer, Timers};
 
 /// What is known of a connected member.
 #[derive(Debug, Default)]
 struct Peer {
-    /// What it was told of this replica on this connection.
-    told: digest::Digest,
-    /// What it told of itself.
-    heard: digest::Digest,
+    /// What it was digest_sent_before of this replica on this connection.
+    digest_sent_before: digest::Digest,
+    /// What it digest_sent_before of itself.
+    digest_received: digest::Digest,
     served: usize,
     /// When both sides were last seen equal, in monotonic milliseconds.
     equal_at: Option<u64>,
     /// What it is ahead of us with we could not use: not asked again before this.
-    fruitless_until: u64,
+    retry_after: u64,
 }
 
 /// How far a connected member is behind this replica and ahead of it, by what it last said.
@@ -43,7 +44,7 @@ struct Peer {
 pub struct PeerStatus {
     /// The member.
     pub device: DeviceId,
-    /// Operations that this replica has and the peer, when it last told, had not.
+    /// Operations that this replica has and the peer, when it last digest_sent_before, had not.
     pub behind: u64,
     /// Operations that the peer has and this replica has not.
     pub ahead: u64,
@@ -82,10 +83,10 @@ pub struct Engine<S> {
     /// When a session to close a gap with a member may begin again.
     gap_pause: BTreeMap<DeviceId, u64>,
     serving: BTreeMap<SessionId, Serve>,
-    distrust: BTreeMap<(DeviceId, LogId), u64>,
+    peer_cooldown: BTreeMap<(DeviceId, LogId), u64>,
     introduced: BTreeMap<DeviceId, u64>,
     timers: Timers,
-    calm: Calm,
+    backoff: Backoff,
     next_session: u64,
 }
 
@@ -118,10 +119,10 @@ impl<S: Store> Engine<S> {
             gaps: BTreeMap::new(),
             gap_pause: BTreeMap::new(),
             serving: BTreeMap::new(),
-            distrust: BTreeMap::new(),
+            peer_cooldown: BTreeMap::new(),
             introduced: BTreeMap::new(),
             timers,
-            calm: Calm::default(),
+            backoff: Backoff::default(),
             next_session: 0,
         })
     }
@@ -150,7 +151,7 @@ impl<S: Store> Engine<S> {
         if std::mem::take(&mut self.replica.unsettled) {
             self.wanted.extend(self.peers.keys());
         }
-        self.look_for_moves(now);
+        self.note_progress(now);
         self.start_pulls(now);
         self.plan_tidying(now);
         if self.replica.to_scrub() > 0 && self.timers.at(Timer::Scrub) > now.mono + SCRUB_FAST_MS {
@@ -209,7 +210,7 @@ impl<S: Store> Engine<S> {
     fn connected(&mut self, now: Now, peer: DeviceId) {
         self.peers.insert(peer, Peer::default());
         self.wanted.insert(peer);
-        self.excite(now);
+        self.reset_backoff(now);
     }
 
     fn disconnected(&mut self, peer: DeviceId) {
@@ -407,11 +408,11 @@ impl<S: Store> Engine<S> {
 
     /// Last proven sequence number of every branch that counts: what readers may see.
     #[must_use]
-    pub fn heads(&self) -> BTreeMap<Branch, u64> {
+    pub fn heads(&self) -> BTreeMap<BranchId, u64> {
         self.replica.heads()
     }
 
-    /// Whether this replica has once been whole. Until then readers are told that it is catching up.
+    /// Whether this replica has once been whole. Until then readers are digest_sent_before that it is catching up.
     #[must_use]
     pub fn caught_up(&self) -> bool {
         self.replica.caught_up
@@ -441,14 +442,14 @@ impl<S: Store> Engine<S> {
         let logs: BTreeSet<LogId> = self.replica.logs.keys().map(|id| id.log).collect();
         let one = |(device, peer): (&DeviceId, &Peer)| {
             let theirs = |log: &LogId| {
-                let entries = peer.heard.get(log).into_iter().flatten();
+                let entries = peer.digest_received.get(log).into_iter().flatten();
                 entries.map(|entry| entry.seq).max().unwrap_or(0)
             };
             let sum = |lags: &mut dyn Iterator<Item = u64>| lags.fold(0, u64::saturating_add);
             let lag = |log: &LogId| self.replica.seq(*log).saturating_sub(theirs(log));
             let lead = |log: &LogId| theirs(log).saturating_sub(self.replica.seq(*log));
             let behind = sum(&mut logs.iter().map(lag));
-            let ahead = sum(&mut peer.heard.keys().map(lead));
+            let ahead = sum(&mut peer.digest_received.keys().map(lead));
             PeerStatus { device: *device, behind, ahead, equal_at: peer.equal_at }
         };
         self.peers.iter().map(one).collect()
@@ -474,7 +475,7 @@ impl<S: Store> Engine<S> {
     }
 
     /// How many connected members hold the logs of `device` exactly as far as they count here, by what
-    /// they last told, of how many that are connected.
+    /// they last digest_sent_before, of how many that are connected.
     #[must_use]
     pub fn holders(&self, device: &DeviceId) -> (usize, usize) {
         let ours = self.replica.entries();
@@ -482,8 +483,8 @@ impl<S: Store> Engine<S> {
         let ours: Vec<_> = ours.map(|e| (e.log, e.seq, e.head)).collect();
         let holds = |peer: &&Peer| {
             ours.iter().all(|(log, seq, head)| {
-                let heard = peer.heard.get(log).into_iter().flatten();
-                heard.clone().any(|entry| (entry.seq, entry.head) == (*seq, *head))
+                let digest_received = peer.digest_received.get(log).into_iter().flatten();
+                digest_received.clone().any(|entry| (entry.seq, entry.head) == (*seq, *head))
             })
         };
         let others = || self.peers.iter().filter(|(id, _)| *id != device).map(|(_, peer)| peer);
@@ -505,17 +506,18 @@ impl<S: Store> Engine<S> {
         self.replica.lacks_cut(*device)
     }
 
-    /// Operations in the logs of `device` that connected members told of and that are not here.
+    /// Operations in the logs of `device` that connected members digest_sent_before of and that are not here.
     #[must_use]
     pub fn missing_of(&self, device: &DeviceId) -> u64 {
-        let mut told: BTreeMap<LogId, u64> = BTreeMap::new();
-        let heard = self.peers.values().flat_map(|peer| peer.heard.values().flatten());
-        for entry in heard.filter(|entry| entry.log.author == *device) {
-            let most = told.entry(entry.log).or_default();
+        let mut digest_sent_before: BTreeMap<LogId, u64> = BTreeMap::new();
+        let digest_received =
+            self.peers.values().flat_map(|peer| peer.digest_received.values().flatten());
+        for entry in digest_received.filter(|entry| entry.log.author == *device) {
+            let most = digest_sent_before.entry(entry.log).or_default();
             *most = entry.seq.max(*most);
         }
         let lacks = |(log, seq): (&LogId, &u64)| seq.saturating_sub(self.replica.seq(*log));
-        told.iter().map(lacks).fold(0, u64::saturating_add)
+        digest_sent_before.iter().map(lacks).fold(0, u64::saturating_add)
     }
 
     /// Histories that wait to be checked in haste: after [`Input::Scrub`] it is done when none is left.
@@ -544,6 +546,6 @@ impl<S: Store> Engine<S> {
 }
 
 /// Whether a branch has something to be done in small steps.
-fn owes(log: &crate::log::Log) -> bool {
+fn owes(log: &crate::log::branch::Branch) -> bool {
     log.chore != Chore::None || log.standing == Standing::Unjudged
 }

@@ -3,17 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Engine;
-use crate::digest;
+use crate::engine::timers::Timer;
 use crate::id::{DeviceId, LogId};
 use crate::io::{Fault, Output, SessionId};
 use crate::limits::{
     GAP_PAUSE_MS, MAX_GAP_PULLS, MAX_SERVED, MAX_SERVED_PER_PEER, REPAIR_EVERY_MS,
 };
 use crate::plant::{self, Plant};
-use crate::reconcile::{Pull, Pulled, Serve, Served};
+use crate::repair::digest;
+use crate::repair::{Pull, Pulled, Serve, Served};
 use crate::store::Store;
 use crate::time::Now;
-use crate::timer::Timer;
 
 impl<S: Store> Engine<S> {
     /// Begins what is due: one comparison at a time, for what it brings spares the next most of its
@@ -103,7 +103,7 @@ impl<S: Store> Engine<S> {
             && pull.digest_sent()
             && let Some(peer) = self.peers.get_mut(&pull.peer)
         {
-            peer.told.clear();
+            peer.digest_sent_before.clear();
         }
     }
 
@@ -156,9 +156,9 @@ impl<S: Store> Engine<S> {
         let Some(known) = self.peers.get_mut(&peer) else {
             return Ok(());
         };
-        match serve.frame(bytes, &mut known.heard, &mut self.replica) {
+        match serve.frame(bytes, &mut known.digest_received, &mut self.replica) {
             Ok(Served::PeerIsAhead) => {
-                if known.fruitless_until <= now.mono {
+                if known.retry_after <= now.mono {
                     self.wanted.insert(peer);
                 }
                 Ok(())
@@ -182,14 +182,14 @@ impl<S: Store> Engine<S> {
             peer.equal_at = Some(now.mono);
             let ours = self.replica.entries().into_iter().filter(|entry| entry.seq > 0);
             for (log, entries) in digest::group(ours) {
-                // What it has staged or refused is its own affair: that stays as it told.
+                // What it has staged or refused is its own affair: that stays as it digest_sent_before.
                 let seqs = |e: &[digest::Entry]| -> Vec<_> {
                     e.iter().filter(|e| e.seq > 0).map(|e| (e.seq, e.head)).collect()
                 };
-                let told = peer.heard.entry(log).or_default();
-                if seqs(told) != seqs(&entries) {
+                let digest_sent_before = peer.digest_received.entry(log).or_default();
+                if seqs(digest_sent_before) != seqs(&entries) {
                     let plain = |entry| digest::Entry { staged: 0, refused: None, ..entry };
-                    *told = entries.into_iter().map(plain).collect();
+                    *digest_sent_before = entries.into_iter().map(plain).collect();
                 }
             }
         }
@@ -209,8 +209,10 @@ impl<S: Store> Engine<S> {
             return Ok(());
         };
         let nothing = BTreeMap::new();
-        let told = self.peers.get(&pull.peer).map_or(&nothing, |peer| &peer.told);
-        let result = pull.frame(bytes, now, told, &mut self.distrust, &mut self.replica);
+        let digest_sent_before =
+            self.peers.get(&pull.peer).map_or(&nothing, |peer| &peer.digest_sent_before);
+        let result =
+            pull.frame(bytes, now, digest_sent_before, &mut self.peer_cooldown, &mut self.replica);
         match result {
             Ok(Pulled::More) => {
                 self.pulls.insert(session, pull);
@@ -257,10 +259,10 @@ impl<S: Store> Engine<S> {
             && let Some(peer) = self.peers.get_mut(&peer)
         {
             if !learned && !pull.gap {
-                peer.fruitless_until = now.mono + REPAIR_EVERY_MS;
+                peer.retry_after = now.mono + REPAIR_EVERY_MS;
             }
-            if let Some(told) = pull.told() {
-                peer.told = told;
+            if let Some(digest_sent_before) = pull.digest_sent_before() {
+                peer.digest_sent_before = digest_sent_before;
             }
         }
         if whole {

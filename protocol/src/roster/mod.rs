@@ -5,14 +5,15 @@
 
 mod evaluate;
 mod statement;
+pub mod ticket;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::codec::{self, Bytes};
-use crate::commit::VerifiedHeader;
 use crate::crypto::{self, DeviceKey, Domain, PublicKey};
 use crate::id::{DeviceId, Hash, Hash8, LogId, SwarmId};
 use crate::limits::{MAX_REVOKE, MAX_STATEMENT, MAX_STATEMENT_BYTES, MAX_STATEMENTS, VERSION};
+use crate::log::commit::VerifiedHeader;
 use evaluate::Outcome;
 pub(crate) use statement::Sealed;
 pub use statement::{BadStatement, Cut, Genesis, Grant, Revoke, Role, Statement, StatementBody};

@@ -3,12 +3,12 @@
 use serde::{Deserialize, Serialize};
 
 use crate::codec::{self, Bytes, CodecError, tuple_codec};
-use crate::commit::{BadCommit, SignedHeader};
 use crate::crypto::{DeviceKey, Domain, PublicKey, Sig};
 use crate::id::{DeviceId, Hash, LogId, SwarmId};
 use crate::limits::{
     MAX_CUTS, MAX_KEY, MAX_LABEL, MAX_REVOKE, MAX_STATEMENT, MAX_STATEMENTS, MAX_TIPS, VERSION,
 };
+use crate::log::commit::{BadCommit, SignedHeader};
 
 /// What a member may do, in rising order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use swarmkv_protocol::codec::Bytes;
 use swarmkv_protocol::crypto::DeviceKey;
 use swarmkv_protocol::engine::Engine;
-use swarmkv_protocol::id::{Branch, DeviceId};
+use swarmkv_protocol::id::{BranchId, DeviceId};
 use swarmkv_protocol::io::{Change, Input, Output, SessionId, Token};
 use swarmkv_protocol::memory::MemoryStore;
 use swarmkv_protocol::op::Body;
@@ -29,7 +29,7 @@ impl Store for Disk {
 
     fn slots_after(
         &self,
-        branch: &Branch,
+        branch: &BranchId,
         after: u64,
         upto: u64,
         max_slots: usize,
@@ -38,7 +38,7 @@ impl Store for Disk {
         self.0.borrow().slots_after(branch, after, upto, max_slots, max_bytes)
     }
 
-    fn header(&self, branch: &Branch, seq: u64) -> Result<Option<Bytes>, StoreError> {
+    fn header(&self, branch: &BranchId, seq: u64) -> Result<Option<Bytes>, StoreError> {
         self.0.borrow().header(branch, seq)
     }
 }

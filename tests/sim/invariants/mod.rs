@@ -16,7 +16,7 @@ pub mod whole;
 use std::collections::BTreeMap;
 
 use swarmkv_protocol::codec::Bytes;
-use swarmkv_protocol::id::Branch;
+use swarmkv_protocol::id::BranchId;
 use swarmkv_protocol::store::{RawSlot, Store as _};
 
 use crate::world::World;
@@ -44,7 +44,7 @@ pub fn check(world: &mut World) -> Result<(), String> {
 }
 
 /// What a replica shows of each log: the latest slot on each key up to the log's head.
-pub type LiveSets = BTreeMap<Branch, BTreeMap<Bytes, RawSlot>>;
+pub type LiveSets = BTreeMap<BranchId, BTreeMap<Bytes, RawSlot>>;
 
 /// Reads every log's live set from the replica's storage, as readers would.
 pub fn live_sets(world: &World, n: usize) -> Result<LiveSets, String> {

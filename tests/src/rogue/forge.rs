@@ -6,7 +6,7 @@ use swarmkv_node::protocol::codec::{self, Bytes};
 use swarmkv_node::protocol::commit::{self, Header, SignedHeader};
 use swarmkv_node::protocol::crypto::{self, DeviceKey, Domain};
 use swarmkv_node::protocol::engine::Engine;
-use swarmkv_node::protocol::id::{Branch, DeviceId, Hash, LogId, SwarmId};
+use swarmkv_node::protocol::id::{BranchId, DeviceId, Hash, LogId, SwarmId};
 use swarmkv_node::protocol::io::{Change, Input, Output, Token};
 use swarmkv_node::protocol::limits::VERSION;
 use swarmkv_node::protocol::memory::MemoryStore;
@@ -209,7 +209,7 @@ impl Store for Shared {
 
     fn slots_after(
         &self,
-        branch: &Branch,
+        branch: &BranchId,
         after: u64,
         upto: u64,
         max_slots: usize,
@@ -218,7 +218,7 @@ impl Store for Shared {
         self.get().slots_after(branch, after, upto, max_slots, max_bytes)
     }
 
-    fn header(&self, branch: &Branch, seq: u64) -> Result<Option<Bytes>, StoreError> {
+    fn header(&self, branch: &BranchId, seq: u64) -> Result<Option<Bytes>, StoreError> {
         self.get().header(branch, seq)
     }
 }

@@ -5,7 +5,7 @@
 //! Naming by hash makes cycles and claims about the future infeasible.
 
 use crate::codec::Bytes;
-use crate::id::{Branch, LogId, Version};
+use crate::id::{BranchId, LogId, Version};
 use crate::limits::MAX_CTX;
 use crate::op::{Body, Op, Slot};
 use crate::plant::{self, Plant};
@@ -45,7 +45,7 @@ impl View {
     ///
     /// # Errors
     /// When a stored slot is damaged.
-    pub fn merge(raw: &[RawSlot], head: impl Fn(&Branch) -> u64) -> Result<Self, StoreError> {
+    pub fn merge(raw: &[RawSlot], head: impl Fn(&BranchId) -> u64) -> Result<Self, StoreError> {
         let mut latest: Vec<&RawSlot> = Vec::new();
         for slot in raw.iter().filter(|slot| slot.seq <= head(&slot.branch)) {
             match latest.last_mut() {
@@ -88,7 +88,7 @@ impl View {
     /// When a stored slot is damaged.
     pub fn shown_of(
         raw: &[RawSlot],
-        head: impl Fn(&Branch) -> u64,
+        head: impl Fn(&BranchId) -> u64,
         wall: u64,
     ) -> Result<Shown, StoreError> {
         match raw {

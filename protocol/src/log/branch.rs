@@ -5,15 +5,15 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::codec::{self, Bytes, tuple_codec};
-use crate::commit::VerifiedHeader;
-use crate::digest::Entry;
-use crate::id::{Branch, Hash, Hash8, Version};
+use crate::id::{BranchId, Hash, Hash8, Version};
 use crate::limits::CHORE_SLOTS;
+use crate::log::commit::VerifiedHeader;
+use crate::log::live_root::Totals;
 use crate::op::Slot;
 use crate::plant::{self, Plant};
+use crate::repair::digest::Entry;
+use crate::replica::scrubber::Scrubbed;
 use crate::roster::Extent;
-use crate::scrub::Scrubbed;
-use crate::slots::Totals;
 use crate::store::{RawSlot, Store, StoreError, Write};
 use crate::time::Hlc;
 
@@ -67,8 +67,8 @@ tuple_codec!(Gone { at, from, to });
 
 /// One branch of a log.
 #[derive(Clone, Debug)]
-pub(crate) struct Log {
-    pub(crate) id: Branch,
+pub(crate) struct Branch {
+    pub(crate) id: BranchId,
     pub(crate) standing: Standing,
     /// How far the roster lets it count; worked out again whenever that changes.
     pub(crate) extent: Extent,
@@ -134,8 +134,8 @@ pub(crate) struct Change {
     pub(crate) scrubbed: Option<Scrubbed>,
 }
 
-impl Log {
-    pub(crate) fn new(id: Branch) -> Self {
+impl Branch {
+    pub(crate) fn new(id: BranchId) -> Self {
         Self {
             id,
             standing: Standing::Shown,
@@ -153,7 +153,7 @@ impl Log {
         }
     }
 
-    pub(crate) fn from_record(id: Branch, bytes: &[u8]) -> Result<Self, StoreError> {
+    pub(crate) fn from_record(id: BranchId, bytes: &[u8]) -> Result<Self, StoreError> {
         let damaged =
             |e: String| StoreError::Failed(format!("record of log {id:?} is damaged: {e}"));
         let record: Record = codec::decode(bytes).map_err(|e| damaged(e.to_string()))?;

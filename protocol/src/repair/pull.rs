@@ -2,16 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use crate::branches::Stands;
 use crate::codec::Bytes;
-use crate::commit::{SignedHeader, VerifiedHeader, ranges_ascend};
-use crate::digest::{self, Entry};
-use crate::id::{Branch, DeviceId, Hash, Hash8, LogId};
+use crate::id::{BranchId, DeviceId, Hash, Hash8, LogId};
 use crate::io::{Fault, Output, SessionId};
-use crate::limits::{CHUNK_SLOTS, DISTRUST_MS, MAX_LOGS, MAX_STATEMENTS, PULL_STALLED_MS};
-use crate::log::{Chore, Log, Staged, Standing};
+use crate::limits::{CHUNK_SLOTS, MAX_LOGS, MAX_STATEMENTS, PEER_COOLDOWN_MS, PULL_STALLED_MS};
+use crate::log::branch::{Branch, Chore, Staged, Standing};
+use crate::log::commit::{SignedHeader, VerifiedHeader, ranges_ascend};
 use crate::message::{self, Digest, End, Plan, Planned, Repair, SlotRecord, Start, Statements};
 use crate::op::{Op, Slot};
+use crate::repair::digest::{self, Entry};
+use crate::replica::log_set::Stands;
 use crate::replica::{Replica, proves};
 use crate::store::{Store, StoreError, Write};
 use crate::time::Now;
@@ -29,7 +29,7 @@ enum Phase {
 /// A branch whose slots are arriving.
 #[derive(Clone, Debug)]
 struct Receiving {
-    branch: Branch,
+    branch: BranchId,
     upto: u64,
     bound: u64,
     /// The peer knows that its log goes through our head, or sends it whole: what does not prove right
@@ -53,7 +53,7 @@ pub(crate) enum Pulled {
 }
 
 /// Logs that a peer's false offers are not accepted for, and until when.
-pub(crate) type Distrust = BTreeMap<(DeviceId, LogId), u64>;
+pub(crate) type PeerCooldown = BTreeMap<(DeviceId, LogId), u64>;
 
 /// One session that pulls from one peer.
 #[derive(Debug)]
@@ -77,7 +77,7 @@ pub(crate) struct Pull {
     outbox: VecDeque<Vec<u8>>,
     ready: bool,
     telling: Vec<Entry>,
-    /// The peer answered to a digest that is not ours: it is to be told everything again.
+    /// The peer answered to a digest that is not ours: it is to be digest_sent_before everything again.
     misunderstood: bool,
 }
 
@@ -158,7 +158,7 @@ impl Pull {
 
     /// What the peer knows of us now that this session is through; nothing if it cannot be said. What a
     /// session that closes gaps says is not remembered by either side.
-    pub(crate) fn told(self) -> Option<digest::Digest> {
+    pub(crate) fn digest_sent_before(self) -> Option<digest::Digest> {
         let telling = if self.misunderstood { Vec::new() } else { self.telling };
         (!self.gap).then(|| digest::group(telling))
     }
@@ -184,8 +184,8 @@ impl Pull {
         &mut self,
         bytes: &[u8],
         now: Now,
-        told: &digest::Digest,
-        distrust: &mut Distrust,
+        digest_sent_before: &digest::Digest,
+        peer_cooldown: &mut PeerCooldown,
         replica: &mut Replica<S>,
     ) -> Result<Pulled, Fault> {
         let message: Repair = message::decode(bytes).map_err(|bad| {
@@ -196,7 +196,7 @@ impl Pull {
         match (self.phase, message) {
             (Phase::Hello, Repair::Same(whole)) => return Ok(Pulled::Equal(whole)),
             (Phase::Hello, Repair::Differs(roster)) if roster == replica.roster.hash() => {
-                self.tell_digest(&[], true, told, replica);
+                self.tell_digest(&[], true, digest_sent_before, replica);
             }
             (Phase::Hello, Repair::Differs(_)) => {
                 self.phase = Phase::Roster;
@@ -207,7 +207,7 @@ impl Pull {
                     return Err(self.nonsense("names too many statements"));
                 }
                 replica.take_statements_of(self.peer, &missing)?;
-                self.tell_digest(&names, false, told, replica);
+                self.tell_digest(&names, false, digest_sent_before, replica);
             }
             (Phase::Streaming, Repair::Plan(plan)) if self.plan.is_none() => {
                 if plan.logs.len() > MAX_LOGS {
@@ -217,10 +217,12 @@ impl Pull {
                 self.plan = Some(plan);
             }
             (Phase::Streaming, Repair::Start(start)) if self.plan.is_some() => {
-                self.receiving = self.start_log(&start, now, distrust, replica)?;
+                self.receiving = self.start_log(&start, now, peer_cooldown, replica)?;
             }
             (Phase::Streaming, Repair::Slots(slots)) => self.slots(slots, replica)?,
-            (Phase::Streaming, Repair::End(end)) => self.end_log(&end, now, distrust, replica)?,
+            (Phase::Streaming, Repair::End(end)) => {
+                self.end_log(&end, now, peer_cooldown, replica)?
+            }
             (Phase::Streaming, Repair::Done) if self.plan.is_some() => return Ok(Pulled::Done),
             _ => return Err(self.nonsense("message out of turn")),
         }
@@ -235,13 +237,13 @@ impl Pull {
         &mut self,
         names: &[Hash8],
         same_roster: bool,
-        told: &digest::Digest,
+        digest_sent_before: &digest::Digest,
         replica: &mut Replica<S>,
     ) {
         self.phase = Phase::Streaming;
         self.telling = replica.entries();
-        let full = told.is_empty();
-        let entries = changes(&self.telling, told);
+        let full = digest_sent_before.is_empty();
+        let entries = changes(&self.telling, digest_sent_before);
         let statements = if same_roster { Vec::new() } else { replica.roster.beyond(names) };
         let digest = Digest { statements, full, entries, only: Vec::new() };
         self.say(&Repair::Digest(digest), replica);
@@ -252,7 +254,7 @@ impl Pull {
         &mut self,
         start: &Start,
         now: Now,
-        distrust: &Distrust,
+        peer_cooldown: &PeerCooldown,
         replica: &mut Replica<S>,
     ) -> Result<Option<Receiving>, Fault> {
         let Some(header) = self.verified(&start.header, replica)? else {
@@ -262,7 +264,7 @@ impl Pull {
         if claim.log != start.log {
             return Err(self.nonsense("header of another log"));
         }
-        let distrusted = distrust.get(&(self.peer, start.log)).is_some_and(|t| *t > now.mono);
+        let distrusted = peer_cooldown.get(&(self.peer, start.log)).is_some_and(|t| *t > now.mono);
         if distrusted || is_superfluous(&header, replica)? {
             return Ok(None);
         }
@@ -290,14 +292,14 @@ impl Pull {
             return Ok(None);
         }
         let changed =
-            |log: &Log| log.head.as_ref().is_some_and(|h| h.header().grant != claim.grant);
+            |log: &Branch| log.head.as_ref().is_some_and(|h| h.header().grant != claim.grant);
         if replica.logs.get(&id).is_some_and(changed) {
             // One log, one grant: what is here was not held against this one.
             replica.doubt(id, false);
             self.misunderstood = true;
             return Ok(None);
         }
-        let log = replica.logs.entry(id).or_insert_with(|| Log::new(id));
+        let log = replica.logs.entry(id).or_insert_with(|| Branch::new(id));
         let cursor = log.staged.as_ref().map_or_else(|| log.seq(), |staged| staged.upto);
         if log.closed() {
             return Ok(None);
@@ -320,7 +322,7 @@ impl Pull {
         start: &Start,
         header: &VerifiedHeader,
         replica: &Replica<S>,
-    ) -> Option<Branch> {
+    ) -> Option<BranchId> {
         if start.base != Hash8::default() {
             let mut shown = replica.shown(start.log);
             let base = shown.find(|branch| branch.head_hash().short8() == start.base)?;
@@ -422,7 +424,7 @@ impl Pull {
         &mut self,
         end: &End,
         now: Now,
-        distrust: &mut Distrust,
+        peer_cooldown: &mut PeerCooldown,
         replica: &mut Replica<S>,
     ) -> Result<(), Fault> {
         let Some(receiving) = self.receiving.take() else {
@@ -471,17 +473,17 @@ impl Pull {
             self.misunderstood = true;
             return Ok(());
         }
-        distrust.retain(|_, until| *until > now.mono);
-        distrust.insert((self.peer, id.log), now.mono + DISTRUST_MS);
+        peer_cooldown.retain(|_, until| *until > now.mono);
+        peer_cooldown.insert((self.peer, id.log), now.mono + PEER_COOLDOWN_MS);
         let reason = format!("what it sent of log {:?} is not what was signed", id.log);
         Err(Fault::peer(self.peer, reason, false))
     }
 
     fn flip<S: Store>(
         &mut self,
-        mut log: Log,
+        mut log: Branch,
         header: VerifiedHeader,
-        totals: crate::slots::Totals,
+        totals: crate::log::live_root::Totals,
         mut writes: Vec<Write>,
         gone: &[(u64, u64)],
         replica: &mut Replica<S>,
@@ -503,11 +505,11 @@ impl Pull {
         writes.push(Write::Header { branch: id, seq, bytes: header.bytes().clone() });
         log.head = Some(header);
         replica.logs.insert(id, log);
-        replica.doubts.remove(&id.log);
+        replica.proof_failures.remove(&id.log);
         if whole {
             replica.place_whole(id);
         }
-        writes.extend(replica.logs.get(&id).map(Log::write));
+        writes.extend(replica.logs.get(&id).map(Branch::write));
         replica.persist(writes);
         replica.resolve_aside(id.log);
         replica.resolve_cut(id.log);
@@ -524,20 +526,24 @@ fn is_superfluous<S: Store>(
     replica: &Replica<S>,
 ) -> Result<bool, StoreError> {
     let (log, hash) = (header.header().log, header.hash());
-    let known_bad = |b: &Log| b.frozen == Some(hash);
-    let unjudged = |b: &Log| b.standing == Standing::Unjudged && b.head_hash() == hash;
+    let known_bad = |b: &Branch| b.frozen == Some(hash);
+    let unjudged = |b: &Branch| b.standing == Standing::Unjudged && b.head_hash() == hash;
     Ok(replica.branches(log).any(|b| known_bad(b) || unjudged(b))
         || replica.at_cut(log)
         || replica.over_quota(header.header())
         || replica.stands(header)? == Stands::Here)
 }
 
-/// The entries of logs that the peer was told otherwise of; of one that was let go of, that nothing is
+/// The entries of logs that the peer was digest_sent_before otherwise of; of one that was let go of, that nothing is
 /// there.
-fn changes(telling: &[Entry], told: &digest::Digest) -> Vec<Entry> {
+fn changes(telling: &[Entry], digest_sent_before: &digest::Digest) -> Vec<Entry> {
     let now = digest::group(telling.iter().copied());
-    let differing = now.iter().filter(|(log, entries)| told.get(log) != Some(entries));
-    let gone = told.keys().filter(|log| !now.contains_key(log)).map(|log| Entry::nothing(*log));
+    let differing =
+        now.iter().filter(|(log, entries)| digest_sent_before.get(log) != Some(entries));
+    let gone = digest_sent_before
+        .keys()
+        .filter(|log| !now.contains_key(log))
+        .map(|log| Entry::nothing(*log));
     let mut entries: Vec<Entry> =
         differing.flat_map(|(_, entries)| entries.iter().copied()).collect();
     entries.extend(gone);

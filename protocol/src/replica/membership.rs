@@ -6,14 +6,14 @@
 
 use std::collections::BTreeSet;
 
-use crate::branches;
 use crate::codec::Bytes;
-use crate::commit::{Header, VerifiedHeader};
-use crate::id::{Branch, DeviceId, LogId};
+use crate::id::{BranchId, DeviceId, LogId};
 use crate::io::{Output, RevokeRefused, Token};
 use crate::limits::{MAX_CUTS, MAX_LOGS, MAX_LOGS_PER_AUTHOR, MAX_REVOKE, MAX_UNPROVEN_LOGS};
-use crate::log::{Chore, Log, Standing};
+use crate::log::branch::{Branch, Chore, Standing};
+use crate::log::commit::{Header, VerifiedHeader};
 use crate::replica::Replica;
+use crate::replica::log_set;
 use crate::roster::Extent;
 use crate::store::Store;
 
@@ -71,7 +71,7 @@ impl<S: Store> Replica<S> {
             return;
         }
         let mut writes = Vec::new();
-        for (_, branch) in self.logs.range_mut(branches::all(log)) {
+        for (_, branch) in self.logs.range_mut(log_set::all(log)) {
             if !branch.at_cut() && branch.chore != Chore::Drop {
                 branch.give_up();
                 writes.push(branch.write());
@@ -83,11 +83,13 @@ impl<S: Store> Replica<S> {
     /// Whether a log can be followed that is not here yet. An author that opens more logs than anybody
     /// honest loses those with the greatest ids, so that all replicas keep the same.
     pub(crate) fn make_room(&mut self, log: LogId) -> bool {
-        let first = Branch::from(LogId { epoch: 0, shard: 0, ..log });
-        let last =
-            Branch { number: u16::MAX, ..LogId { epoch: u32::MAX, shard: u16::MAX, ..log }.into() };
+        let first = BranchId::from(LogId { epoch: 0, shard: 0, ..log });
+        let last = BranchId {
+            number: u16::MAX,
+            ..LogId { epoch: u32::MAX, shard: u16::MAX, ..log }.into()
+        };
         let theirs = || self.logs.range(first..=last).map(|(_, branch)| branch);
-        let proven = |branch: &&Log| branch.head.is_some() && branch.chore != Chore::Drop;
+        let proven = |branch: &&Branch| branch.head.is_some() && branch.chore != Chore::Drop;
         let kept: BTreeSet<LogId> = theirs().filter(proven).map(|branch| branch.id.log).collect();
         if self.logs.len() >= MAX_LOGS {
             return false;
@@ -95,11 +97,11 @@ impl<S: Store> Replica<S> {
         if kept.contains(&log) || log.author == self.me {
             return true;
         }
-        let idle = |branch: &&Log| {
+        let idle = |branch: &&Branch| {
             let busy = branch.chore == Chore::Drop || self.receiving.contains_key(&branch.id);
             branch.head.is_none() && !busy
         };
-        let unproven: Vec<Branch> = theirs().filter(idle).map(|branch| branch.id).collect();
+        let unproven: Vec<BranchId> = theirs().filter(idle).map(|branch| branch.id).collect();
         let crowded = unproven.len() >= MAX_UNPROVEN_LOGS;
         let worst = unproven.last().filter(|_| crowded).copied();
         self.evict(worst.into_iter().collect());
@@ -112,7 +114,7 @@ impl<S: Store> Replica<S> {
         true
     }
 
-    fn evict(&mut self, branches: Vec<Branch>) {
+    fn evict(&mut self, branches: Vec<BranchId>) {
         let mut writes = Vec::new();
         for id in branches {
             if let Some(branch) = self.logs.get_mut(&id) {
@@ -183,7 +185,7 @@ impl<S: Store> Replica<S> {
         logs.dedup();
         logs.retain(|log| log.author == device);
         let longest = |log: &LogId| self.shown(*log).max_by_key(|b| (b.seq(), b.head_hash()));
-        let mut heads: Vec<&Log> = logs.iter().filter_map(longest).collect();
+        let mut heads: Vec<&Branch> = logs.iter().filter_map(longest).collect();
         heads.sort_by_key(|log| (std::cmp::Reverse(log.totals.count()), log.id));
         heads.truncate(MAX_CUTS);
         let mut room = MAX_REVOKE - 1024;

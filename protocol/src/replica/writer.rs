@@ -1,14 +1,14 @@
 //! Local writes: what is refused, how they share a commit, when a new epoch is opened.
 
 use crate::codec::{self, Bytes};
-use crate::commit::{self, Header, VerifiedCommit};
-use crate::id::{Branch, DeviceId, Hash, Version};
+use crate::id::{BranchId, DeviceId, Hash, Version};
 use crate::io::{Change, Condition, Fault, Output, Token, WriteRefused};
 use crate::limits::{
     GROUP_BYTES, GROUP_OPS, MAX_CTX, MAX_GOSSIP, MAX_GOSSIP_VALUE, MAX_QUEUED_WRITES, MAX_TX_BYTES,
     MAX_TX_OPS, VERSION,
 };
-use crate::log::{Chore, Log, Standing};
+use crate::log::branch::{Branch, Chore, Standing};
+use crate::log::commit::{self, Header, VerifiedCommit};
 use crate::message::{self, Gossip};
 use crate::op::{Body, Op, Slot};
 use crate::plant::{self, Plant};
@@ -141,7 +141,7 @@ impl<S: Store> Replica<S> {
     /// exceed the quota.
     fn sign(
         &mut self,
-        own: Log,
+        own: Branch,
         hlc: crate::time::Hlc,
         slots: Vec<(Slot, Bytes)>,
     ) -> Result<Option<Vec<Version>>, StoreError> {
@@ -176,9 +176,9 @@ impl<S: Store> Replica<S> {
     }
 
     /// The own log's branch that writing goes on in.
-    fn writing(&self) -> Log {
+    fn writing(&self) -> Branch {
         let there = self.branches(self.own).next().cloned();
-        there.unwrap_or_else(|| Log::new(self.own.into()))
+        there.unwrap_or_else(|| Branch::new(self.own.into()))
     }
 
     /// Opens a new epoch when the own log cannot safely go on.
@@ -198,7 +198,7 @@ impl<S: Store> Replica<S> {
 
     /// Writes a few slots of an own branch that is set aside again, each as it was: what another write
     /// here has named or replaced since is left out.
-    pub(crate) fn salvage_step(&mut self, now: Now, id: Branch, after: u64) -> Result<(), Fault> {
+    pub(crate) fn salvage_step(&mut self, now: Now, id: BranchId, after: u64) -> Result<(), Fault> {
         let Some(aside) = self.logs.get(&id).cloned() else { return Ok(()) };
         let step = self.store.slots_after(&id, after, aside.seq(), GROUP_OPS, GROUP_BYTES)?;
         self.settle_epoch(now);
@@ -269,7 +269,7 @@ impl<S: Store> Replica<S> {
     fn plan(
         &self,
         group: &Group,
-        own: &Log,
+        own: &Branch,
         hlc: crate::time::Hlc,
         changes: Vec<Change>,
         now: Now,

@@ -167,15 +167,18 @@ impl fmt::Debug for LogId {
 /// cannot follow from each other (a fork); for a while there is a second when a log is fetched afresh.
 /// The number is this replica's own affair and never travels.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Branch {
+pub struct BranchId {
     /// The log.
     pub log: LogId,
     /// Tells this log's histories apart here.
     pub number: u16,
 }
 
-impl Branch {
-    /// Length of [`Branch::to_bytes`].
+/// The former name.
+pub type Branch = BranchId;
+
+impl BranchId {
+    /// Length of [`BranchId::to_bytes`].
     pub const LEN: usize = LogId::LEN + 2;
 
     /// Fixed-width big-endian form: byte order equals `Ord`, so that stores can use it as a key.
@@ -187,7 +190,7 @@ impl Branch {
         out
     }
 
-    /// Reads [`Branch::to_bytes`] back.
+    /// Reads [`BranchId::to_bytes`] back.
     #[must_use]
     pub fn from_bytes(bytes: &[u8; Self::LEN]) -> Self {
         let mut log = [0; LogId::LEN];
@@ -197,13 +200,13 @@ impl Branch {
     }
 }
 
-impl From<LogId> for Branch {
+impl From<LogId> for BranchId {
     fn from(log: LogId) -> Self {
         Self { log, number: 0 }
     }
 }
 
-impl fmt::Debug for Branch {
+impl fmt::Debug for BranchId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.number {
             0 => write!(f, "{:?}", self.log),

@@ -4,14 +4,14 @@
 //! The sums keep up with a log that moves on: its new slots lie after the place reached, and what they
 //! replace before that place is taken out of the sums as it is taken out of the log.
 
-use crate::id::Branch;
+use crate::id::BranchId;
 use crate::limits::{
     SCRUB_BYTES, SCRUB_EVERY_MS, SCRUB_FAST_MS, SCRUB_FAST_SLOTS, SCRUB_REST_MS, SCRUB_SLOTS,
 };
-use crate::log::{Chore, Log};
+use crate::log::branch::{Branch, Chore};
+use crate::log::live_root::Totals;
 use crate::plant::{self, Plant};
 use crate::replica::{Replica, proves};
-use crate::slots::Totals;
 use crate::store::{RawSlot, Store, StoreError};
 
 /// How far a branch was read, and the sums of what was read.
@@ -98,7 +98,7 @@ impl<S: Store> Replica<S> {
         if found { Ok(slot) } else { Err(damaged) }
     }
 
-    fn scrub_which(&self) -> Option<Branch> {
+    fn scrub_which(&self) -> Option<BranchId> {
         if let Some(suspect) = self.suspects.first() {
             return Some(*suspect);
         }
@@ -109,7 +109,7 @@ impl<S: Store> Replica<S> {
         }
     }
 
-    fn scrub_passed(&mut self, id: Branch) {
+    fn scrub_passed(&mut self, id: BranchId) {
         if !self.suspects.remove(&id) {
             self.scrubbed_upto = Some(id);
         }
@@ -120,6 +120,6 @@ impl<S: Store> Replica<S> {
 }
 
 /// Whether only its live set is stored of a branch.
-fn quiet(log: &Log) -> bool {
+fn quiet(log: &Branch) -> bool {
     log.shown() && log.staged.is_none() && log.chore == Chore::None
 }

@@ -2,13 +2,13 @@
 
 use std::collections::VecDeque;
 
-use crate::commit::VerifiedHeader;
-use crate::digest::{self, Entry};
-use crate::id::{Branch, DeviceId, Hash8, LogId};
+use crate::id::{BranchId, DeviceId, Hash8, LogId};
 use crate::io::{Fault, Output, SessionId};
 use crate::limits::{CHUNK_BYTES, CHUNK_SLOTS, MAX_BRANCHES, MAX_LOGS, MAX_STATEMENTS};
-use crate::log::Log;
+use crate::log::branch::Branch;
+use crate::log::commit::VerifiedHeader;
 use crate::message::{self, Digest, End, Plan, Planned, Repair, SlotRecord, Start, Statements};
+use crate::repair::digest::{self, Entry};
 use crate::replica::Replica;
 use crate::roster::Extent;
 use crate::store::{Store, StoreError};
@@ -27,7 +27,7 @@ pub(crate) enum Served {
 /// A branch being sent.
 #[derive(Debug)]
 struct Sending {
-    branch: Branch,
+    branch: BranchId,
     /// The receiver's proven head that it goes on from; 0: it is sent whole.
     base: u64,
     head: Hash8,
@@ -89,7 +89,7 @@ impl Serve {
     pub(crate) fn frame<S: Store>(
         &mut self,
         bytes: &[u8],
-        heard: &mut digest::Digest,
+        digest_received: &mut digest::Digest,
         replica: &mut Replica<S>,
     ) -> Result<Served, Fault> {
         let message: Repair = message::decode(bytes).map_err(|bad| {
@@ -112,7 +112,7 @@ impl Serve {
                 let names = replica.roster.names();
                 self.say(&Repair::Statements(Statements { missing, names }));
             }
-            Repair::Digest(digest) => served = self.digest(digest, heard, replica)?,
+            Repair::Digest(digest) => served = self.digest(digest, digest_received, replica)?,
             _ => return Err(Fault::peer(self.peer, "request that makes no sense", true)),
         }
         self.pump(replica)?;
@@ -122,7 +122,7 @@ impl Serve {
     fn digest<S: Store>(
         &mut self,
         digest: Digest,
-        heard: &mut digest::Digest,
+        digest_received: &mut digest::Digest,
         replica: &mut Replica<S>,
     ) -> Result<Served, Fault> {
         let ascending = digest.entries.windows(2).all(|pair| pair[0] < pair[1])
@@ -137,24 +137,24 @@ impl Serve {
             return Ok(Served::Nothing);
         }
         if digest.full {
-            heard.clear();
+            digest_received.clear();
         }
         for (log, mut entries) in digest::group(digest.entries) {
             // Only logs that count are remembered: what a peer may make us keep is bounded.
-            if replica.roster.extent(&log) != Extent::Nothing && heard.len() < MAX_LOGS {
+            if replica.roster.extent(&log) != Extent::Nothing && digest_received.len() < MAX_LOGS {
                 entries.truncate(MAX_BRANCHES + 1);
-                heard.insert(log, entries);
+                digest_received.insert(log, entries);
             }
         }
-        self.plan(heard, &[], replica)?;
-        let ahead = self.look_for_news(heard, replica)?;
+        self.plan(digest_received, &[], replica)?;
+        let ahead = self.look_for_news(digest_received, replica)?;
         Ok(if ahead { Served::PeerIsAhead } else { Served::Nothing })
     }
 
     /// Works out what to send, the log with least to send first.
     fn plan<S: Store>(
         &mut self,
-        heard: &digest::Digest,
+        digest_received: &digest::Digest,
         only: &[LogId],
         replica: &Replica<S>,
     ) -> Result<(), Fault> {
@@ -165,7 +165,7 @@ impl Serve {
             if !only.is_empty() && only.binary_search(&log).is_err() {
                 continue;
             }
-            let theirs = heard.get(&log).map_or(&[][..], Vec::as_slice);
+            let theirs = digest_received.get(&log).map_or(&[][..], Vec::as_slice);
             let Some(mut sending) = offer(branch, theirs, replica)? else { continue };
             if sending.base == 0 && whole_before == Some(log) {
                 // What the other side has staged belongs to the history that is sent before this.
@@ -194,11 +194,11 @@ impl Serve {
     /// log.
     fn look_for_news<S: Store>(
         &self,
-        heard: &digest::Digest,
+        digest_received: &digest::Digest,
         replica: &mut Replica<S>,
     ) -> Result<bool, Fault> {
         let mut ahead = false;
-        for (log, theirs) in heard {
+        for (log, theirs) in digest_received {
             for entry in theirs.iter().filter(|entry| entry.seq > 0) {
                 let news = is_news(entry, theirs, replica)?;
                 if news && *log == replica.own_log() {
@@ -208,7 +208,7 @@ impl Serve {
             }
             let refused = theirs.iter().any(|entry| entry.refused.is_some());
             if refused && log.author == replica.me {
-                replica.accused(self.peer, *log);
+                replica.root_disputed(self.peer, *log);
             }
         }
         Ok(ahead)
@@ -270,7 +270,7 @@ impl Serve {
 /// What to send of a branch to a side that has these entries of its log; nothing if it has it, refuses
 /// it, or should first be asked what it has.
 fn offer<S: Store>(
-    branch: &Log,
+    branch: &Branch,
     theirs: &[Entry],
     replica: &Replica<S>,
 ) -> Result<Option<Sending>, StoreError> {
@@ -323,11 +323,11 @@ enum Relation {
 }
 
 fn relation<S: Store>(
-    branch: &Log,
+    branch: &Branch,
     entry: &Entry,
     replica: &Replica<S>,
 ) -> Result<Relation, StoreError> {
-    let is = |other: &Log| other.seq() == entry.seq && other.head_hash().short8() == entry.head;
+    let is = |other: &Branch| other.seq() == entry.seq && other.head_hash().short8() == entry.head;
     if replica.shown(branch.id.log).any(is) {
         return Ok(Relation::Apart);
     }

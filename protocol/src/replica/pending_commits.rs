@@ -3,18 +3,18 @@
 
 use std::collections::BTreeMap;
 
-use crate::commit::VerifiedCommit;
 use crate::id::LogId;
 use crate::limits::{MAX_HELD, MAX_HELD_BYTES, MAX_HELD_PER_AUTHOR};
+use crate::log::commit::VerifiedCommit;
 
 /// The commits that wait.
 #[derive(Debug, Default)]
-pub(crate) struct Held {
+pub(crate) struct PendingCommits {
     commits: BTreeMap<(LogId, u64), VerifiedCommit>,
     bytes: usize,
 }
 
-impl Held {
+impl PendingCommits {
     /// Holds a commit if there is room.
     pub(crate) fn push(&mut self, commit: VerifiedCommit) {
         let size = commit.ops_bytes();

@@ -18,6 +18,7 @@
 //! Either side learns from the other's digest that it lacks something, and then pulls in a session of
 //! its own.
 
+pub mod digest;
 mod pull;
 mod serve;
 

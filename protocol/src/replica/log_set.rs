@@ -9,18 +9,18 @@
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
-use crate::commit::{Header, VerifiedHeader};
-use crate::id::{Branch, DeviceId, Hash, LogId};
+use crate::id::{BranchId, DeviceId, Hash, LogId};
 use crate::io::Output;
 use crate::limits::{CHORE_SLOTS, MAX_BRANCHES, MAX_LOGS};
-use crate::log::{Chore, Log, Standing};
+use crate::log::branch::{Branch, Chore, Standing};
+use crate::log::commit::{Header, VerifiedHeader};
 use crate::plant::{self, Plant};
 use crate::replica::{Replica, proves};
 use crate::store::{Store, StoreError, Write};
 
 /// Every branch of a log.
-pub(crate) fn all(log: LogId) -> RangeInclusive<Branch> {
-    Branch { log, number: 0 }..=Branch { log, number: u16::MAX }
+pub(crate) fn all(log: LogId) -> RangeInclusive<BranchId> {
+    BranchId { log, number: 0 }..=BranchId { log, number: u16::MAX }
 }
 
 /// Where a genuine header stands to what is shown of its log.
@@ -38,63 +38,65 @@ pub(crate) enum Stands {
 
 impl<S: Store> Replica<S> {
     /// Every branch of a log.
-    pub(crate) fn branches(&self, log: LogId) -> impl Iterator<Item = &Log> {
+    pub(crate) fn branches(&self, log: LogId) -> impl Iterator<Item = &Branch> {
         self.logs.range(all(log)).map(|(_, branch)| branch)
     }
 
     /// The branches of a log that count.
-    pub(crate) fn shown(&self, log: LogId) -> impl Iterator<Item = &Log> {
+    pub(crate) fn shown(&self, log: LogId) -> impl Iterator<Item = &Branch> {
         self.branches(log).filter(|branch| branch.shown())
     }
 
     /// Last proven sequence number of a branch; 0 if it does not count.
-    pub(crate) fn head(&self, branch: &Branch) -> u64 {
-        self.logs.get(branch).filter(|log| log.shown()).map_or(0, Log::seq)
+    pub(crate) fn head(&self, branch: &BranchId) -> u64 {
+        self.logs.get(branch).filter(|log| log.shown()).map_or(0, Branch::seq)
     }
 
     /// How far readers see a branch; 0 if not at all.
-    pub(crate) fn visible(&self, branch: &Branch) -> u64 {
+    pub(crate) fn visible(&self, branch: &BranchId) -> u64 {
         match self.logs.get(branch) {
             Some(log) if log.shown() => {
                 let lags =
                     !log.at_cut() && self.branches(branch.log).any(|b| b.remains().is_some());
                 if lags { 0 } else { log.seq() }
             }
-            Some(log) if !self.branches(branch.log).any(Log::at_cut) => log.remains().unwrap_or(0),
+            Some(log) if !self.branches(branch.log).any(Branch::at_cut) => {
+                log.remains().unwrap_or(0)
+            }
             _ => 0,
         }
     }
 
     /// Whether a log is here as it was when a revocation ended it.
     pub(crate) fn at_cut(&self, log: LogId) -> bool {
-        self.branches(log).any(Log::at_cut)
+        self.branches(log).any(Branch::at_cut)
     }
 
     /// Last proven sequence number of a log.
     pub(crate) fn seq(&self, log: LogId) -> u64 {
-        self.shown(log).map(Log::seq).max().unwrap_or(0)
+        self.shown(log).map(Branch::seq).max().unwrap_or(0)
     }
 
     /// A number that no branch of this log has.
-    pub(crate) fn fresh_branch(&self, log: LogId) -> Branch {
+    pub(crate) fn fresh_branch(&self, log: LogId) -> BranchId {
         let last = self.branches(log).last().map(|branch| branch.id.number);
-        Branch { log, number: last.map_or(0, |last| last.saturating_add(1)) }
+        BranchId { log, number: last.map_or(0, |last| last.saturating_add(1)) }
     }
 
     /// Numbers are not used again: a slot that could not be read may have been left behind under one.
-    pub(crate) fn keep_number(&mut self, gone: Branch) -> Option<Write> {
+    pub(crate) fn keep_number(&mut self, gone: BranchId) -> Option<Write> {
         if self.branches(gone.log).any(|branch| branch.id > gone) {
             return None;
         }
-        let next = Branch { number: gone.number.saturating_add(1), ..gone };
-        let log = Log::new(next);
+        let next = BranchId { number: gone.number.saturating_add(1), ..gone };
+        let log = Branch::new(next);
         let write = log.write();
         self.logs.insert(next, log);
         Some(write)
     }
 
     /// The branch in which a log is being fetched whole.
-    pub(crate) fn fetching(&self, log: LogId) -> Option<&Log> {
+    pub(crate) fn fetching(&self, log: LogId) -> Option<&Branch> {
         self.branches(log).find(|branch| branch.fetching())
     }
 
@@ -122,8 +124,8 @@ impl<S: Store> Replica<S> {
     }
 
     /// The branch that a commit with this header goes right on from.
-    pub(crate) fn next_of(&self, header: &Header) -> Option<Branch> {
-        let follows = |branch: &&Log| {
+    pub(crate) fn next_of(&self, header: &Header) -> Option<BranchId> {
+        let follows = |branch: &&Branch| {
             header.first_seq() == branch.seq() + 1 && header.prev == branch.head_hash()
         };
         if let Some(branch) = self.shown(header.log).find(follows) {
@@ -148,27 +150,27 @@ impl<S: Store> Replica<S> {
 
     /// What was offered of a log proved false. After the second time, or when nobody could know whether
     /// it goes on from what is here, the log is asked for whole.
-    pub(crate) fn doubt(&mut self, id: Branch, linked: bool) {
-        let count = self.doubts.entry(id.log).or_default();
+    pub(crate) fn doubt(&mut self, id: BranchId, linked: bool) {
+        let count = self.proof_failures.entry(id.log).or_default();
         *count += 1;
         let whole = !linked || *count > 1;
         if whole && self.fetching(id.log).is_none() && self.logs.len() < MAX_LOGS {
             let branch = self.fresh_branch(id.log);
-            self.logs.insert(branch, Log::new(branch));
+            self.logs.insert(branch, Branch::new(branch));
         }
     }
 
     /// A peer says that a header of an own log has a wrong live root. Once each, that is looked into.
-    pub(crate) fn accused(&mut self, by: DeviceId, log: LogId) {
-        if self.accusers.len() < MAX_LOGS && self.accusers.insert((by, log)) {
-            let own: Vec<Branch> = self.shown(log).map(|branch| branch.id).collect();
+    pub(crate) fn root_disputed(&mut self, by: DeviceId, log: LogId) {
+        if self.root_disputes.len() < MAX_LOGS && self.root_disputes.insert((by, log)) {
+            let own: Vec<BranchId> = self.shown(log).map(|branch| branch.id).collect();
             self.suspects.extend(own);
         }
     }
 
     /// A header's live root is wrong over a proven state: the branch stands still, nobody is blamed.
     /// Unless it is ours that is wrong, which a look at what is stored will tell.
-    pub(crate) fn freeze(&mut self, branch: Log, header: Hash) {
+    pub(crate) fn freeze(&mut self, branch: Branch, header: Hash) {
         let id = branch.id;
         if !self.logs.contains_key(&id) && !self.make_room(id.log) {
             return;
@@ -184,7 +186,7 @@ impl<S: Store> Replica<S> {
 
     /// A branch was fetched whole and proven. If it is the only one it is shown; else it is compared
     /// with the others first, once what was stored with it can be read.
-    pub(crate) fn place_whole(&mut self, id: Branch) {
+    pub(crate) fn place_whole(&mut self, id: BranchId) {
         let alone = self.shown(id.log).all(|other| other.id == id);
         if let Some(branch) = self.logs.get_mut(&id) {
             branch.standing = if alone { Standing::Shown } else { Standing::Unjudged };
@@ -193,7 +195,7 @@ impl<S: Store> Replica<S> {
 
     /// Compares a branch that was fetched whole with those shown, and keeps those of them that are no
     /// part of another.
-    pub(crate) fn compare(&mut self, id: Branch) -> Result<(), StoreError> {
+    pub(crate) fn compare(&mut self, id: BranchId) -> Result<(), StoreError> {
         let Some(new) = self.logs.get(&id).cloned() else { return Ok(()) };
         let mut drop = Vec::new();
         let mut superfluous = false;
@@ -229,7 +231,7 @@ impl<S: Store> Replica<S> {
     }
 
     /// Whether `new` is `old` with everything of `new` after `old`'s head put over it.
-    fn is_part(&self, old: &Log, new: &Log) -> Result<bool, StoreError> {
+    fn is_part(&self, old: &Branch, new: &Branch) -> Result<bool, StoreError> {
         if old.head_hash() == new.head_hash() {
             return Ok(true);
         }
@@ -267,7 +269,7 @@ impl<S: Store> Replica<S> {
     /// Keeps as many branches as are allowed: those whose heads have the least hashes, so that every
     /// replica with the same ones keeps the same. Only an author that forks again and again gets here.
     fn limit_branches(&mut self, log: LogId) {
-        let mut heads: Vec<(Hash, Branch)> =
+        let mut heads: Vec<(Hash, BranchId)> =
             self.shown(log).map(|branch| (branch.head_hash(), branch.id)).collect();
         heads.sort_unstable();
         for (_, id) in heads.into_iter().skip(MAX_BRANCHES) {
@@ -287,7 +289,7 @@ impl<S: Store> Replica<S> {
 
     /// What is stored of a branch is not what was signed. It is shown and offered to nobody from now
     /// on, and fetched afresh; until then readers are told so.
-    pub(crate) fn set_aside(&mut self, id: Branch) {
+    pub(crate) fn set_aside(&mut self, id: BranchId) {
         let Some(branch) = self.logs.get_mut(&id).filter(|branch| branch.shown()) else {
             return;
         };
@@ -323,7 +325,7 @@ impl<S: Store> Replica<S> {
 
     /// A replica that was whole is so again once nothing is set aside any more.
     pub(crate) fn look_mended(&mut self) {
-        let aside = |log: &Log| log.standing == Standing::Aside && log.chore != Chore::Drop;
+        let aside = |log: &Branch| log.standing == Standing::Aside && log.chore != Chore::Drop;
         if self.mending && !self.logs.values().any(aside) {
             self.whole();
         }
@@ -370,7 +372,7 @@ impl<S: Store> Replica<S> {
 
     /// Nobody has a branch that is set aside as far as it went: what lies beyond is put on top of what
     /// was fetched afresh. Its own header proves it, or it is damaged there as well.
-    pub(crate) fn mend(&mut self, id: Branch) -> Result<(), StoreError> {
+    pub(crate) fn mend(&mut self, id: BranchId) -> Result<(), StoreError> {
         let tip = self.shown(id.log).max_by_key(|branch| branch.seq()).cloned();
         let (Some(mut aside), Some(mut tip)) = (self.logs.get(&id).cloned(), tip) else {
             return Ok(());

@@ -9,11 +9,11 @@ use crate::limits::{
 };
 use crate::message;
 use crate::replica::Replica;
-use crate::roster::{Grant, Role};
-use crate::store::{Store, Write};
-use crate::ticket::{
+use crate::roster::ticket::{
     Introduce, Invite, JoinAnswer, JoinRequest, Redeem, Refusal, TicketRecord, Use, UsedBy, Welcome,
 };
+use crate::roster::{Grant, Role};
+use crate::store::{Store, Write};
 use crate::time::Now;
 
 impl<S: Store> Replica<S> {

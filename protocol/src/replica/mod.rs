@@ -1,23 +1,32 @@
 //! A replica's state and the only ways it changes: local writes, commits from others, statements.
 //! Knows nothing of sessions or timers.
 
+mod admission;
+pub(crate) mod log_set;
+mod membership;
+pub(crate) mod pending_commits;
+pub(crate) mod scrubber;
+mod writer;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use crate::branches::{self, Stands};
+use self::log_set::Stands;
 use crate::codec::{self, Bytes};
-use crate::commit::{self, Header, SignedCommit, SignedHeader, VerifiedCommit, VerifiedHeader};
 use crate::crypto::DeviceKey;
-use crate::digest::{self, Entry};
-use crate::gossip::Held;
-use crate::id::{Branch, DeviceId, Hash, LogId, Version};
+use crate::id::{BranchId, DeviceId, Hash, LogId, Version};
 use crate::io::{Change, Counters, Fault, Knock, LogStatus, Output, SessionId, Token, Verdict};
-use crate::log::{Chore, Gone, Log, Standing};
+use crate::log::branch::{Branch, Chore, Gone, Standing};
+use crate::log::commit::{
+    self, Header, SignedCommit, SignedHeader, VerifiedCommit, VerifiedHeader,
+};
 use crate::message::{self, Gossip};
 use crate::plant::{self, Plant};
 use crate::random::Random;
+use crate::repair::digest::{self, Entry};
+use crate::replica::pending_commits::PendingCommits;
+use crate::roster::ticket::TicketRecord;
 use crate::roster::{BadStatement, Extent, Roster};
 use crate::store::{Recovered, Store, StoreError, Write};
-use crate::ticket::TicketRecord;
 use crate::time::{HybridClock, Now};
 use crate::view::View;
 
@@ -36,7 +45,7 @@ pub(crate) struct Replica<S> {
     pub(crate) key: DeviceKey,
     pub(crate) me: DeviceId,
     pub(crate) roster: Roster,
-    pub(crate) logs: BTreeMap<Branch, Log>,
+    pub(crate) logs: BTreeMap<BranchId, Branch>,
     pub(crate) tickets: BTreeMap<crate::id::Hash8, TicketRecord>,
     /// Devices that wait for a person's word, and what was said: in memory only.
     pub(crate) knocks: BTreeMap<DeviceId, (Knock, Option<bool>)>,
@@ -50,19 +59,19 @@ pub(crate) struct Replica<S> {
     pub(crate) own: LogId,
     pub(crate) closes: Option<Version>,
     pub(crate) clock: HybridClock,
-    pub(crate) held: Held,
+    pub(crate) held: PendingCommits,
     /// Logs that moved and may have held commits to go on with.
-    moved: BTreeSet<Branch>,
+    moved: BTreeSet<BranchId>,
     /// The branch that scrubbing was last through with in this round.
-    pub(crate) scrubbed_upto: Option<Branch>,
+    pub(crate) scrubbed_upto: Option<BranchId>,
     /// Branches that may be damaged here: to be checked before all others.
-    pub(crate) suspects: BTreeSet<Branch>,
+    pub(crate) suspects: BTreeSet<BranchId>,
     /// Peers that called a header of an own log wrong.
-    pub(crate) accusers: BTreeSet<(DeviceId, LogId)>,
+    pub(crate) root_disputes: BTreeSet<(DeviceId, LogId)>,
     /// Branches that a session is receiving.
-    pub(crate) receiving: BTreeMap<Branch, SessionId>,
+    pub(crate) receiving: BTreeMap<BranchId, SessionId>,
     /// How often in a row what was offered of a log proved false.
-    pub(crate) doubts: BTreeMap<LogId, u32>,
+    pub(crate) proof_failures: BTreeMap<LogId, u32>,
     /// How far logs count has changed: others are to be asked for what is missing now.
     pub(crate) unsettled: bool,
     /// Slots were handed to storage in this call: reads do not see them before the next.
@@ -86,7 +95,7 @@ impl<S: Store> Replica<S> {
         roster.restore(&recovered.statements);
         let mut logs = BTreeMap::new();
         for (id, record) in &recovered.logs {
-            logs.insert(*id, Log::from_record(*id, record)?);
+            logs.insert(*id, Branch::from_record(*id, record)?);
         }
         let mut tickets = BTreeMap::new();
         for (id, record) in &recovered.tickets {
@@ -99,17 +108,19 @@ impl<S: Store> Replica<S> {
             own: LogId { author: me, epoch: 0, shard: 0 },
             caught_up: recovered.caught_up,
             mending: !recovered.caught_up
-                && logs.values().any(|log: &Log| log.was_whole && log.standing == Standing::Aside),
+                && logs
+                    .values()
+                    .any(|log: &Branch| log.was_whole && log.standing == Standing::Aside),
             clock: HybridClock::default(),
             closes: None,
             counters: Counters::default(),
-            held: Held::default(),
+            held: PendingCommits::default(),
             moved: BTreeSet::new(),
             scrubbed_upto: None,
             suspects: BTreeSet::new(),
-            accusers: BTreeSet::new(),
+            root_disputes: BTreeSet::new(),
             receiving: BTreeMap::new(),
-            doubts: BTreeMap::new(),
+            proof_failures: BTreeMap::new(),
             unsettled: false,
             unread: false,
             alarmed: BTreeSet::new(),
@@ -143,7 +154,7 @@ impl<S: Store> Replica<S> {
     /// Leaves the own log for good and goes on in a new one.
     pub(crate) fn rotate(&mut self) {
         let mut left = Vec::new();
-        for (_, log) in self.logs.range_mut(branches::all(self.own)) {
+        for (_, log) in self.logs.range_mut(log_set::all(self.own)) {
             log.left = true;
             left.push(log.write());
             if let Some(head) = &log.head {
@@ -194,13 +205,14 @@ impl<S: Store> Replica<S> {
     pub(crate) fn state_hash(&self) -> Hash {
         // What lies beyond a log's end and cannot be replaced yet is offered to nobody, but it is shown
         // in part: two replicas that show different parts are not equal.
-        let beyond = self.logs.values().filter(|log| log.remains().is_some()).map(Log::head_entry);
+        let beyond =
+            self.logs.values().filter(|log| log.remains().is_some()).map(Branch::head_entry);
         let entries: Vec<Entry> = self.entries().into_iter().chain(beyond).collect();
         digest::state_hash(&self.roster.hash(), entries.iter())
     }
 
-    pub(crate) fn heads(&self) -> BTreeMap<Branch, u64> {
-        let upto = |log: &Log| match &log.staged {
+    pub(crate) fn heads(&self) -> BTreeMap<BranchId, u64> {
+        let upto = |log: &Branch| match &log.staged {
             Some(staged) if plant::is(Plant::ShowStaged) => staged.upto,
             _ => self.visible(&log.id),
         };
@@ -217,7 +229,7 @@ impl<S: Store> Replica<S> {
     }
 
     pub(crate) fn log_status(&self) -> Vec<LogStatus> {
-        let one = |log: &Log| LogStatus {
+        let one = |log: &Branch| LogStatus {
             branch: log.id,
             seq: if log.shown() { log.seq() } else { 0 },
             slots: log.totals.count(),
@@ -228,7 +240,7 @@ impl<S: Store> Replica<S> {
             forked: log.forked || self.shown(log.id.log).nth(1).is_some(),
             aside: log.standing == Standing::Aside,
         };
-        let counts = |log: &&Log| {
+        let counts = |log: &&Branch| {
             let there = log.head.is_some() || log.staged.is_some() || log.frozen.is_some();
             there && log.chore != Chore::Drop
         };
@@ -365,7 +377,7 @@ impl<S: Store> Replica<S> {
         let branch = match self.logs.get(&branch).cloned() {
             Some(branch) => branch,
             None if !self.make_room(log) => return Ok(Taken::Settled),
-            None => Log::new(branch),
+            None => Branch::new(branch),
         };
         if branch.unsettled() {
             self.held.push(commit);
@@ -383,7 +395,7 @@ impl<S: Store> Replica<S> {
     }
 
     /// A log moved or came to rest: what was held for it may go on.
-    pub(crate) fn note_moved(&mut self, id: Branch) {
+    pub(crate) fn note_moved(&mut self, id: BranchId) {
         self.moved.insert(id);
     }
 
@@ -405,9 +417,9 @@ impl<S: Store> Replica<S> {
     /// Moves a log's head over a commit whose root is right (or was just computed).
     pub(crate) fn settle(
         &mut self,
-        mut log: Log,
+        mut log: Branch,
         commit: &VerifiedCommit,
-        change: crate::log::Change,
+        change: crate::log::branch::Change,
     ) {
         let header = commit.header().header().clone();
         log.extent = self.extent(log.id.log);
@@ -511,7 +523,7 @@ impl<S: Store> Replica<S> {
 }
 
 /// Whether a header's signed sums are these.
-pub(crate) fn proves(header: &Header, totals: &crate::slots::Totals) -> bool {
+pub(crate) fn proves(header: &Header, totals: &crate::log::live_root::Totals) -> bool {
     if plant::is(Plant::SkipRoot) {
         return true;
     }
@@ -520,7 +532,7 @@ pub(crate) fn proves(header: &Header, totals: &crate::slots::Totals) -> bool {
         && header.live_root == totals.root()
 }
 
-impl Log {
+impl Branch {
     pub(crate) fn note_gone(&mut self, at: u64, retired: &[(u64, u64)]) {
         self.gone.extend(retired.iter().map(|(from, to)| Gone { at, from: *from, to: *to }));
     }

@@ -1,0 +1,5 @@
+//! What a write says, and how the writes on one cell merge.
+
+pub mod id;
+pub mod op;
+pub mod view;
