@@ -9,11 +9,11 @@ use swarmkv_node::protocol::engine::Engine;
 use swarmkv_node::protocol::id::{BranchId, DeviceId, Hash, LogId, SwarmId};
 use swarmkv_node::protocol::io::{Change, Input, Output, Token};
 use swarmkv_node::protocol::limits::VERSION;
+use swarmkv_node::protocol::live_root::Totals;
 use swarmkv_node::protocol::memory::MemoryStore;
 use swarmkv_node::protocol::message::{self, Gossip};
 use swarmkv_node::protocol::op::{Body, Op, Slot};
 use swarmkv_node::protocol::roster::Roster;
-use swarmkv_node::protocol::slots::Totals;
 use swarmkv_node::protocol::store::{RawSlot, Recovered, Store, StoreError};
 use swarmkv_node::protocol::time::{Hlc, Now};
 
