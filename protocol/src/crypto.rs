@@ -37,6 +37,10 @@ pub enum Domain {
     StatementName,
     /// A replica's version digest.
     Digest,
+    /// A head's hash cut short in a digest.
+    DigestEntry,
+    /// The name of a slot in a comparison of live sets.
+    SetElement,
     /// A roster as a set.
     Roster,
     /// Proof of knowing a ticket's secret.
@@ -46,7 +50,7 @@ pub enum Domain {
 }
 
 impl Domain {
-    const ALL: [Self; 14] = [
+    const ALL: [Self; 16] = [
         Self::Commit,
         Self::Header,
         Self::Ops,
@@ -58,6 +62,8 @@ impl Domain {
         Self::Statement,
         Self::StatementName,
         Self::Digest,
+        Self::DigestEntry,
+        Self::SetElement,
         Self::Roster,
         Self::Ticket,
         Self::CheckWords,
@@ -76,6 +82,8 @@ impl Domain {
             Self::Statement => "swarmkv 1 statement",
             Self::StatementName => "swarmkv 1 statement name",
             Self::Digest => "swarmkv 1 digest",
+            Self::DigestEntry => "swarmkv 1 digest entry",
+            Self::SetElement => "swarmkv 1 set element",
             Self::Roster => "swarmkv 1 roster",
             Self::Ticket => "swarmkv 1 ticket",
             Self::CheckWords => "swarmkv 1 check words",

@@ -2,7 +2,7 @@
 
 use crate::codec::Bytes;
 use crate::id::{BranchId, DeviceId, Hash, Version};
-use crate::op::Body;
+use crate::model::cell::Cell;
 use crate::roster::ticket::Invite;
 use crate::store::{StoreError, Write};
 
@@ -17,23 +17,68 @@ pub struct SessionId(pub u64);
 /// One operation that a local user asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
-    /// The key.
-    pub key: Bytes,
+    /// The cell.
+    pub cell: Cell,
     /// What is done to it.
-    pub body: Body,
+    pub edit: Edit,
     /// Unix milliseconds after which the value is no longer shown.
     pub expires_at: Option<u64>,
     /// Done only if this holds on this replica.
     pub condition: Option<Condition>,
 }
 
-/// What must hold of a key for a write to go ahead. It promises only this replica's view.
+impl Change {
+    /// Sets a key's value.
+    #[must_use]
+    pub fn put(key: impl Into<Bytes>, value: impl Into<Bytes>) -> Self {
+        Self::of(key, Edit::Put(value.into()))
+    }
+
+    /// Removes a key.
+    #[must_use]
+    pub fn delete(key: impl Into<Bytes>) -> Self {
+        Self::of(key, Edit::Delete)
+    }
+
+    /// Adds to a key's counter.
+    #[must_use]
+    pub fn add(key: impl Into<Bytes>, amount: i64) -> Self {
+        Self::of(key, Edit::Add(amount))
+    }
+
+    fn of(key: impl Into<Bytes>, edit: Edit) -> Self {
+        Self { cell: Cell::value(key), edit, expires_at: None, condition: None }
+    }
+}
+
+/// What a local write does to its cell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Edit {
+    /// Sets the value.
+    Put(Bytes),
+    /// Removes what is there.
+    Delete,
+    /// Adds to the counter; to a decimal value as well, which then is a counter.
+    Add(i64),
+}
+
+/// What must hold of a cell for a write to go ahead. It promises only this replica's view, and an
+/// incomplete replica does not judge it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Condition {
     /// Nothing is shown on it.
     Absent,
-    /// Its siblings are exactly these.
-    Siblings(Vec<Version>),
+    /// The values on it are exactly these; tombstones do not matter.
+    Values(Vec<Version>),
+}
+
+/// Whom a refusal counts against.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blame {
+    /// The peer that handed it over: no honest replica of any state could hold it.
+    Sender,
+    /// Nobody: it may come from a stale roster, another clock, a newer version, or an author's mistake.
+    Nobody,
 }
 
 /// Everything that can happen to a replica.
@@ -109,6 +154,8 @@ pub enum Input {
     Scrub,
     /// A reader met a damaged slot of this history.
     Suspect(BranchId),
+    /// The peer is about to stop: what a start would have to sum up is written.
+    Flush,
     /// Nothing but time passed.
     Tick,
 }
@@ -196,6 +243,9 @@ pub enum WriteRefused {
     /// the write can be tried again at once.
     #[error("what is stored there is damaged and is being fetched afresh: try again")]
     Damaged,
+    /// A condition cannot be judged before this replica is complete: what is missing may decide it.
+    #[error("this device is still catching up: a condition cannot be judged yet")]
+    CatchingUp,
     /// Too many writes wait already.
     #[error("too many writes are waiting")]
     Busy,
@@ -245,8 +295,8 @@ pub enum Fault {
         peer: DeviceId,
         /// What was wrong.
         reason: String,
-        /// Whether every honest node would refuse it: then the peer is to blame.
-        damning: bool,
+        /// Who is to blame.
+        blame: Blame,
     },
     /// Storage failed: stop the replica.
     #[error(transparent)]
@@ -254,8 +304,14 @@ pub enum Fault {
 }
 
 impl Fault {
-    pub(crate) fn peer(peer: DeviceId, reason: impl ToString, damning: bool) -> Self {
-        Self::Peer { peer, reason: reason.to_string(), damning }
+    /// A fault of the sender's.
+    pub(crate) fn sender(peer: DeviceId, reason: impl ToString) -> Self {
+        Self::Peer { peer, reason: reason.to_string(), blame: Blame::Sender }
+    }
+
+    /// A fault of nobody's.
+    pub(crate) fn nobody(peer: DeviceId, reason: impl ToString) -> Self {
+        Self::Peer { peer, reason: reason.to_string(), blame: Blame::Nobody }
     }
 }
 
@@ -297,6 +353,8 @@ pub struct Counters {
     pub scrubbed: u64,
     /// Slots received by repair.
     pub slots_received: u64,
+    /// Of these, slots of logs that were not wanted any more when they came.
+    pub slots_in_vain: u64,
     /// Messages that every honest node would refuse.
     pub rejected: u64,
     /// Messages ignored without blame.

@@ -8,12 +8,18 @@ pub const VERSION: u8 = 1;
 pub const MAX_KEY: usize = 1024;
 /// Largest value, in bytes.
 pub const MAX_VALUE: usize = 1 << 20;
-/// Most writes of other logs that one operation may name. More than that stay siblings for a while.
+/// Longest element of a set or field of a map, in bytes.
+pub const MAX_FIELD: usize = 1024;
+/// Most writes of other logs that one operation may name. A write that would have to name more is refused.
 pub const MAX_CTX: usize = 256;
-/// Bytes of one context entry on the wire, at most.
-const CTX_ENTRY: usize = 72;
+/// Most parts of a counter that one operation may carry, and most that it may take away.
+pub const MAX_PARTS: usize = 256;
+/// Most own slots that one operation may take out of the live set.
+pub const MAX_FORGET: usize = 256;
+/// Bytes of one context entry or counter part on the wire, at most.
+const ENTRY: usize = 96;
 /// Largest encoded operation.
-pub const MAX_OP: usize = MAX_VALUE + MAX_KEY + MAX_CTX * CTX_ENTRY + 64;
+pub const MAX_OP: usize = MAX_VALUE + MAX_KEY + MAX_FIELD + (MAX_CTX + 2 * MAX_PARTS) * ENTRY + 64;
 
 /// Operations that concurrent writers may share in one commit.
 pub const GROUP_OPS: usize = 256;
@@ -37,6 +43,10 @@ pub const CHUNK_BYTES: usize = 128 * 1024;
 pub const CHUNK_SLOTS: usize = 4096;
 /// Largest repair frame.
 pub const MAX_FRAME: usize = 1280 * 1024;
+/// Entries of a digest in one frame; more are told in several.
+pub const DIGEST_ENTRIES: usize = 640;
+/// Bytes of such a frame, at most, statements left out.
+pub const DIGEST_BYTES: usize = 64 * 1024;
 /// Repair sessions served at once to all peers together.
 pub const MAX_SERVED: usize = 32;
 /// Repair sessions served at once to one peer.
@@ -47,15 +57,22 @@ pub const GAP_PAUSE_MS: u64 = 200;
 pub const MAX_GAP_PULLS: usize = 4;
 /// Slots tidied in one step after a log moved on.
 pub const CHORE_SLOTS: usize = 1024;
+/// Bytes of slots read in such a step, unless one slot alone is larger.
+pub const CHORE_BYTES: usize = 1 << 20;
+/// Operations of a log after which its sums are written again; a start sums up those that came since.
+pub const RECORD_OPS: u64 = 512;
+/// Slots that such a log has replaced since, at most: they are kept until then.
+pub const RECORD_REPLACED: usize = 128;
+/// Operations of all logs together after which the sums of the one with most of them are written.
+pub const RECORD_ALL_OPS: u64 = 16_384;
 
-/// Logs that a replica follows.
-pub const MAX_LOGS: usize = 8192;
-/// Of which one author may have this many; of more, those with the least ids are kept.
-pub const MAX_LOGS_PER_AUTHOR: usize = 256;
-/// Logs of one author of which nothing is proven yet.
-pub const MAX_UNPROVEN_LOGS: usize = 32;
+/// Logs that a replica can come to follow: bounded by what each member may have, not by who comes first.
+pub const MAX_LOGS: usize = MAX_STATEMENTS * MAX_LOGS_PER_AUTHOR;
+/// Logs of one author that count: those of the greatest epochs. An author keeps itself to one less, so that
+/// it can write what lives in its oldest log again in its newest before that one goes.
+pub const MAX_LOGS_PER_AUTHOR: usize = 5;
 /// Histories kept of a log that its author forked.
-pub const MAX_BRANCHES: usize = 8;
+pub const MAX_BRANCHES: usize = 4;
 /// Statements in a roster that count.
 pub const MAX_STATEMENTS: usize = 4096;
 /// Statements of the owner that count.
@@ -69,13 +86,11 @@ pub const MAX_STATEMENT: usize = 4096;
 /// Largest revocation: it carries a header for each log of the revoked device.
 pub const MAX_REVOKE: usize = 48 * 1024;
 /// Logs that a revocation can end anywhere but at nothing.
-pub const MAX_CUTS: usize = 112;
+pub const MAX_CUTS: usize = 16;
 /// Ends of its statements' chains that a revocation can name; there are several only after a fork.
 pub const MAX_TIPS: usize = 16;
-/// Ranges of retired sequence numbers in one header.
-pub const MAX_RANGES: usize = 1024;
 /// Largest signed header.
-pub const MAX_HEADER: usize = 512 + MAX_RANGES * 20;
+pub const MAX_HEADER: usize = 512;
 /// Longest device label, in bytes.
 pub const MAX_LABEL: usize = 64;
 /// Open tickets.
@@ -95,6 +110,13 @@ pub const MAX_HELD: usize = 1024;
 pub const MAX_HELD_PER_AUTHOR: usize = 128;
 /// Bytes of such commits.
 pub const MAX_HELD_BYTES: usize = 8 << 20;
+/// How long a commit is held, in milliseconds.
+pub const HELD_MS: u64 = 60_000;
+/// How long what repair has set aside of a log is kept while nobody sends more of it, in milliseconds.
+pub const STAGED_MS: u64 = 600_000;
+/// Bytes that may be set aside of a log beyond the size last signed; its source announces it anew at half of
+/// that.
+pub const STAGE_SLACK: u64 = 2 << 20;
 
 /// How far a received stamp may move the local clock ahead, in milliseconds.
 pub const CLOCK_LEAD_MS: u64 = 5_000;
@@ -105,8 +127,36 @@ pub const EPOCH_LEAD_MS: u64 = 3_600_000;
 pub const REPAIR_EVERY_MS: u64 = 4_000;
 /// How often that pause doubles while all connected members are equal and nothing moves.
 pub const MAX_BACKOFF: u32 = 4;
-/// A repair session that brings nothing for this long is given up, in milliseconds.
-pub const PULL_STALLED_MS: u64 = 10_000;
+/// Comparisons at once, with different members.
+pub const MAX_COMPARISONS: usize = 3;
+/// A repair session that brings less than [`PROGRESS_BYTES`] of what was announced in this time, in
+/// milliseconds, is given up.
+pub const PULL_STALLED_MS: u64 = 30_000;
+/// See [`PULL_STALLED_MS`].
+pub const PROGRESS_BYTES: u64 = 4 * 1024;
+/// How long a log that a session is to bring is left to it alone, in milliseconds, beside the time that its
+/// bytes take on a slow line.
+pub const LOG_HOLD_MS: u64 = 60_000;
+/// What a slow line carries in a millisecond: 128 kbit/s.
+pub const SLOW_LINE_BYTES_PER_MS: u64 = 16;
+/// Longest pause before a member whose session was given up is asked again, in milliseconds; the first is a
+/// repair round.
+pub const MAX_PEER_PAUSE_MS: u64 = 600_000;
+/// Bytes that one member is served at full speed, beside one and a half times what this replica holds. Who
+/// has used that up, as one who asks for everything over and over, is served slowly.
+pub const SERVE_BUDGET_BYTES: u64 = 4 << 20;
+/// How fast that is given back, in bytes a millisecond.
+pub const SERVE_SLOW_BYTES_PER_MS: u64 = 512;
+/// Sessions that one member may open at once, one after the other.
+pub const SESSION_BURST: u64 = 64;
+/// One more comes after this, in milliseconds.
+pub const SESSION_EVERY_MS: u64 = 50;
+/// A comparison that has no plan after this, in milliseconds, holds no other up.
+pub const PLAN_WAIT_MS: u64 = 1_000;
+/// How often what was held or set aside too long is looked for, in milliseconds.
+pub const EXPIRE_EVERY_MS: u64 = 10_000;
+/// Gaps of one member's that are noted.
+pub const MAX_GAPS: usize = 1024;
 /// A peer whose offer for a log proved false is not asked for that log for this long, in milliseconds.
 pub const PEER_COOLDOWN_MS: u64 = 60_000;
 /// Slots read again in one step of scrubbing, and their bytes at most.
@@ -126,11 +176,10 @@ pub const INTRODUCE_EVERY_MS: u64 = 5_000;
 
 const _: () = assert!(MAX_OP + 4096 <= MAX_FRAME);
 const _: () = assert!(MAX_REVOKE + 64 <= MAX_GOSSIP && MAX_REVOKE < MAX_STATEMENT_BYTES);
-const _: () = assert!(MAX_CUTS * 400 + MAX_TIPS * 40 + 256 <= MAX_REVOKE);
+const _: () = assert!(MAX_CUTS * (MAX_HEADER + 8) + MAX_TIPS * 40 + 256 <= MAX_REVOKE);
 const _: () = assert!(MAX_OWNER_STATEMENTS + MAX_ADMIN_STATEMENTS <= MAX_STATEMENTS);
-const _: () = assert!(MAX_LOGS * 96 <= MAX_FRAME);
 const _: () = assert!(MAX_STATEMENTS * 12 + MAX_STATEMENT_BYTES <= MAX_FRAME);
-const _: () = assert!(MAX_LOGS * 96 + MAX_STATEMENT_BYTES <= MAX_FRAME);
+const _: () = assert!(MAX_LOGS_PER_AUTHOR <= MAX_CUTS && DIGEST_ENTRIES * 96 <= DIGEST_BYTES);
 const _: () = assert!(GROUP_BYTES + MAX_HEADER / 2 < MAX_GOSSIP);
 const _: () = assert!(MAX_GOSSIP_VALUE < GROUP_BYTES);
 const _: () = assert!(GROUP_OPS <= MAX_TX_OPS && GROUP_BYTES <= MAX_TX_BYTES);

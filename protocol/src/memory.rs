@@ -29,8 +29,9 @@ impl MemoryStore {
                     self.slots.insert((key, slot.branch, slot.seq), (slot.hlc, slot.op));
                 }
                 Write::RemoveSlot { key, branch, seq } => {
-                    self.by_seq.remove(&(branch, seq));
-                    self.slots.remove(&(key, branch, seq));
+                    // Whoever cannot read a slot any more cannot name its cell either.
+                    let filed = self.by_seq.remove(&(branch, seq)).unwrap_or(key);
+                    self.slots.remove(&(filed, branch, seq));
                 }
                 Write::Header { branch, seq, bytes } => {
                     self.headers.insert((branch, seq), bytes);
@@ -40,6 +41,7 @@ impl MemoryStore {
                 }
                 Write::RemoveLog { branch } => {
                     self.logs.remove(&branch);
+                    self.headers.retain(|(other, _), _| *other != branch);
                 }
                 Write::Statement { name, bytes } => {
                     self.statements.insert(name, bytes);
@@ -61,12 +63,22 @@ impl MemoryStore {
         Recovered {
             statements: self.statements.values().cloned().collect(),
             logs: self.logs.iter().map(|(id, record)| (*id, record.clone())).collect(),
+            resumable: None,
+            heads: self
+                .logs
+                .keys()
+                .filter_map(|id| {
+                    let all = (*id, 0)..=(*id, u64::MAX);
+                    let (_, newest) = self.headers.range(all).next_back()?;
+                    Some((*id, newest.clone()))
+                })
+                .collect(),
             tickets: self.tickets.iter().map(|(id, record)| (*id, record.clone())).collect(),
             caught_up: self.caught_up,
         }
     }
 
-    /// Every key that has a slot, ascending.
+    /// The index key of every cell that has a slot, ascending.
     pub fn keys(&self) -> impl Iterator<Item = &Bytes> {
         let mut last = None;
         self.slots.keys().map(|(key, ..)| key).filter(move |key| last.replace(*key) != Some(*key))

@@ -3,9 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use crate::codec::{self, Bytes, CodecError, tuple_codec};
-use crate::id::{Hash, Hash8, LogId};
+use crate::io::Fault;
 use crate::limits::VERSION;
-use crate::repair::digest::Entry;
+use crate::model::id::{DeviceId, Hash, Hash8, LogId};
+use crate::repair::digest::{DigestKey, Entry};
 use crate::store::RawSlot;
 use crate::time::Hlc;
 
@@ -21,6 +22,16 @@ pub enum BadMessage {
     /// Not canonical.
     #[error("message is {0}")]
     Codec(#[from] CodecError),
+}
+
+impl BadMessage {
+    /// The fault of whoever sent it: of a newer version, nobody's.
+    pub(crate) fn fault(self, from: DeviceId) -> Fault {
+        match self {
+            Self::Version(_) => Fault::nobody(from, self),
+            bad => Fault::sender(from, bad),
+        }
+    }
 }
 
 /// Encodes a message with its version byte.
@@ -59,26 +70,46 @@ pub enum Gossip {
 pub enum Repair {
     /// Initiator: hash of roster and version digest.
     Hello(Hash),
-    /// Server: ours is the same; done. Says whether the server has itself once been whole.
-    Same(bool),
+    /// Server: ours is the same; done.
+    Same(Completeness),
     /// Server: ours differs; the hash is the roster's.
     Differs(Hash),
     /// Initiator: rosters differ; short names of the statements held, ascending.
     Roster(Vec<Hash8>),
     /// Server: the statements that the initiator lacks, and short names of all.
     Statements(Statements),
-    /// Initiator: statements that the server lacks, and the version digest.
+    /// Initiator: statements that the server lacks, and the version digest, in one or several frames.
     Digest(Digest),
-    /// Server: what follows.
+    /// Server: what the digest goes on from is not known here: it is to be told whole.
+    TellAll,
+    /// Server: what could follow.
     Plan(Plan),
+    /// Initiator: what of the plan, by its place there (ascending), is not to be sent: another member sends
+    /// it already, or it would not be taken.
+    Except(Vec<u32>),
     /// Server: a log's slots follow.
     Start(Start),
     /// Server: slots, ascending.
     Slots(Vec<SlotRecord>),
-    /// Server: the log's slots are all sent; this header proves them.
-    End(End),
+    /// Server: the log's slots are all sent; this signed header proves them.
+    End(Bytes),
     /// Server: all sent.
     Done,
+}
+
+/// Whether a replica has once had all that its peers had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Completeness {
+    /// It has.
+    Complete,
+    /// It is still catching up.
+    Incomplete,
+}
+
+impl From<bool> for Completeness {
+    fn from(complete: bool) -> Self {
+        if complete { Self::Complete } else { Self::Incomplete }
+    }
 }
 
 /// See [`Repair::Statements`].
@@ -96,25 +127,41 @@ tuple_codec!(Statements { missing, names });
 pub struct Digest {
     /// Signed statements that the other side lacks.
     pub statements: Vec<Bytes>,
-    /// Whether these are all entries, or only those that changed since this side last told the other
-    /// on the same connection.
-    pub full: bool,
+    /// Under which heads are cut short: drawn by the initiator for each connection.
+    pub key: DigestKey,
+    /// Counts the digests told on this connection, from 1.
+    pub number: u64,
+    /// The digest that this one goes on from: it names the logs that changed since. 0: it names all.
+    pub since: u64,
     /// The entries, ascending; all of a log's if any.
     pub entries: Vec<Entry>,
     /// If there are any: only these logs are asked for, a gap on the live path is to be closed.
     pub only: Vec<LogId>,
+    /// What follows this frame.
+    pub then: Then,
 }
-tuple_codec!(Digest { statements, full, entries, only });
+tuple_codec!(Digest { statements, key, number, since, entries, only, then });
+
+/// What follows a frame of a digest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Then {
+    /// More of it.
+    More,
+    /// Nothing: the server sends its plan and all that it planned.
+    Send,
+    /// Nothing: the server sends its plan and waits for [`Repair::Except`].
+    Wait,
+}
 
 /// See [`Repair::Plan`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
-    /// Whether the server has itself once been whole.
-    pub whole: bool,
+    /// Whether the server is complete.
+    pub complete: Completeness,
     /// The logs that will be sent.
     pub logs: Vec<Planned>,
 }
-tuple_codec!(Plan { whole, logs });
+tuple_codec!(Plan { complete, logs });
 
 /// One log of a plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,10 +170,12 @@ pub struct Planned {
     pub log: LogId,
     /// Its last sequence number now.
     pub seq: u64,
+    /// The hash of the header that ends there.
+    pub head: Hash,
     /// About how many slots will be sent: for showing progress.
     pub slots: u64,
 }
-tuple_codec!(Planned { log, seq, slots });
+tuple_codec!(Planned { log, seq, head, slots });
 
 /// See [`Repair::Start`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -139,7 +188,8 @@ pub struct Start {
     pub linked: bool,
     /// Slots sent are greater than this: what the receiver said it has or has staged.
     pub from: u64,
-    /// The server's newest signed header now: bounds what the receiver must set aside.
+    /// The server's newest signed header now: bounds what the receiver must set aside. A log that grows
+    /// beyond that while it is sent is started again from where it is.
     pub header: Bytes,
 }
 tuple_codec!(Start { log, base, linked, from, header });
@@ -161,13 +211,3 @@ impl From<RawSlot> for SlotRecord {
         Self { seq: raw.seq, hlc: raw.hlc, op: raw.op }
     }
 }
-
-/// See [`Repair::End`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct End {
-    /// The newest signed header.
-    pub header: Bytes,
-    /// Sequence numbers given up since the receiver's head: ascending, disjoint, inclusive ranges.
-    pub gone: Vec<(u64, u64)>,
-}
-tuple_codec!(End { header, gone });

@@ -35,6 +35,24 @@ pub enum Plant {
     IgnoreCut,
     /// Tombstones are dropped locally once they are written.
     DropTombstones,
+    /// The sums of every log are written with every commit.
+    RecordAlways,
+    /// A header with a false root has the whole log read again.
+    RescanFrozen,
+    /// What is left of damaged or surplus own logs is not written again.
+    NoSalvage,
+    /// Conditions are judged before the replica is complete.
+    JudgeEarly,
+    /// Any frame renews a session's deadline.
+    AnyFrameIsProgress,
+    /// One comparison at a time.
+    OneComparison,
+    /// Quotas are not looked at.
+    NoQuota,
+    /// A write forgets what the own slot it replaces has named.
+    DropReplacedContext,
+    /// What a write names beyond what is here hides nothing meanwhile.
+    OnlyExactEntries,
 }
 
 #[cfg(feature = "plant")]

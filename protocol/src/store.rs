@@ -1,12 +1,12 @@
 //! What the core asks of storage (pure reads) and tells it to write.
 //!
-//! Slots are kept by sequence number, so a key may hold several slots of one log for a while: what
+//! Slots are kept by sequence number, so a cell may hold several slots of one log for a while: what
 //! lies above a log's proven head is staged and shown to nobody, and moving the head shows it all at
 //! once.
 
 use crate::codec::Bytes;
 use crate::id::{BranchId, Hash, Hash8};
-use crate::op::{Op, Slot};
+use crate::model::op::{Op, Slot};
 use crate::time::Hlc;
 
 /// A slot as stored: the operation stays the bytes its author signed.
@@ -29,7 +29,7 @@ impl RawSlot {
     /// When the stored bytes are damaged. Stores that notice damage hand out an empty operation, so
     /// that it is met here, and only by those who need the slot.
     pub fn open(&self) -> Result<Slot, StoreError> {
-        let op: Op = crate::codec::decode(&self.op)
+        let op = Op::read(&self.op)
             .map_err(|_| StoreError::Damaged { branch: self.branch, seq: self.seq })?;
         Ok(Slot { log: self.branch.log, seq: self.seq, hlc: self.hlc, op, size: self.op.len() })
     }
@@ -64,7 +64,7 @@ impl StoreError {
 ///
 /// Reads see every [`Write`] of every [`crate::io::Output::Persist`] handed out so far.
 pub trait Store {
-    /// Every slot on `key`, staged ones too, ascending by branch and sequence number.
+    /// Every slot on the cell with this index key, staged ones too, ascending by branch and sequence number.
     ///
     /// # Errors
     /// When storage fails.
@@ -96,14 +96,14 @@ pub trait Store {
 pub enum Write {
     /// Keeps a slot.
     Slot {
-        /// The user's key.
+        /// The cell's index key, see [`crate::model::cell::Cell::index_key`].
         key: Bytes,
         /// The slot.
         slot: RawSlot,
     },
     /// Drops a slot.
     RemoveSlot {
-        /// The user's key.
+        /// The cell's index key, see [`crate::model::cell::Cell::index_key`].
         key: Bytes,
         /// Its branch.
         branch: BranchId,
@@ -161,6 +161,11 @@ pub struct Recovered {
     pub statements: Vec<Bytes>,
     /// Log records.
     pub logs: Vec<(BranchId, Bytes)>,
+    /// Of each branch the newest header that was kept: a record may be older.
+    pub heads: Vec<(BranchId, Bytes)>,
+    /// The signed head at which a replica in memory left its log when it last stopped in good order. Its
+    /// logs are gone; whoever has them gives them back, and writing goes on there.
+    pub resumable: Option<Bytes>,
     /// Ticket records.
     pub tickets: Vec<(Hash8, Bytes)>,
     /// What [`Write::CaughtUp`] last said.

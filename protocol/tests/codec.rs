@@ -3,12 +3,14 @@
 use proptest::prelude::*;
 use swarmkv_protocol::codec::{self, Bytes};
 use swarmkv_protocol::commit::Header;
-use swarmkv_protocol::digest::Entry;
+use swarmkv_protocol::digest::{DigestKey, Entry};
 use swarmkv_protocol::id::{DeviceId, Hash, Hash8, LogId, SwarmId, Version};
 use swarmkv_protocol::message::{
-    self, Digest, End, Gossip, Plan, Planned, Repair, SlotRecord, Start, Statements,
+    self, Completeness, Digest, Gossip, Plan, Planned, Repair, SlotRecord, Start, Statements, Then,
 };
-use swarmkv_protocol::op::{Body, Counter, Op, key_of};
+use swarmkv_protocol::model::cell::{Cell, Tag};
+use swarmkv_protocol::model::counter::{Amount, Part};
+use swarmkv_protocol::op::{Body, Op, Until, index_key_of};
 use swarmkv_protocol::roster::{Grant, Role, Statement, StatementBody};
 use swarmkv_protocol::ticket::{
     Introduce, JoinAnswer, JoinRequest, Redeem, Refusal, Ticket, UsedBy, Welcome,
@@ -20,7 +22,7 @@ fn bytes() -> impl Strategy<Value = Bytes> {
 }
 
 fn log() -> impl Strategy<Value = LogId> {
-    (any::<[u8; 32]>(), any::<u32>(), any::<u16>()).prop_map(|(author, epoch, shard)| LogId {
+    (any::<[u8; 32]>(), any::<u64>(), any::<u16>()).prop_map(|(author, epoch, shard)| LogId {
         author: DeviceId::new(author),
         epoch,
         shard,
@@ -35,29 +37,38 @@ fn version() -> impl Strategy<Value = Version> {
     })
 }
 
+fn parts() -> impl Strategy<Value = Vec<Part>> {
+    let amount = || any::<u128>().prop_map(|n| Amount(n >> 32));
+    let part = (log(), any::<u64>(), amount(), amount())
+        .prop_map(|(log, first_seq, up, down)| Part { log, first_seq, up, down });
+    prop::collection::vec(part, 0..4)
+}
+
+fn cell() -> impl Strategy<Value = Cell> {
+    (bytes(), 0..4u8, bytes()).prop_map(|(key, tag, field)| {
+        let tag = Tag::from_number(tag).expect("one of four");
+        Cell { key, tag, field: tag.has_field().then_some(field) }
+    })
+}
+
 fn op() -> impl Strategy<Value = Op> {
+    let versions = || prop::collection::vec(version(), 0..4);
     let body = prop_oneof![
         bytes().prop_map(Body::Put),
         Just(Body::Delete),
-        any::<(u64, u64)>().prop_map(|(up, down)| Body::Counter(Counter { up, down })),
+        parts().prop_map(Body::Counter),
+        (any::<Option<u64>>(), versions())
+            .prop_map(|(at, governs)| Body::Until(Until { at, governs })),
+        Just(Body::Element),
+        versions().prop_map(Body::Forget),
     ];
-    let ctx = prop::collection::vec(version(), 0..4);
-    (bytes(), body, ctx, any::<Option<u64>>()).prop_map(|(key, body, ctx, expires_at)| Op {
-        key,
-        body,
-        ctx,
-        expires_at,
-    })
+    (cell(), body, versions(), parts(), any::<Option<u64>>())
+        .prop_map(|(cell, body, ctx, took, expires_at)| Op { cell, body, ctx, took, expires_at })
 }
 
 fn header() -> impl Strategy<Value = Header> {
     let numbers = any::<([u8; 32], u64, u32, u64, u64, u64)>();
-    let optional = (
-        prop::collection::vec(any::<(u64, u64)>(), 0..4),
-        any::<Option<u64>>(),
-        prop::option::of(version()),
-    );
-    (log(), numbers, optional).prop_map(|(log, n, (retired, expired_upto, closes))| Header {
+    (log(), numbers, any::<u64>()).prop_map(|(log, n, counted_from)| Header {
         version: 1,
         swarm: SwarmId::new(n.0),
         grant: Hash::new(n.0),
@@ -70,9 +81,8 @@ fn header() -> impl Strategy<Value = Header> {
         live_root: Hash::new(n.0),
         live_count: n.4,
         live_bytes: n.5,
-        retired,
-        expired_upto,
-        closes,
+        roster: Hash::new(n.0),
+        counted_from,
     })
 }
 
@@ -94,32 +104,37 @@ fn repair() -> impl Strategy<Value = Repair> {
         hlc: Hlc(hlc),
         op,
     });
-    let planned =
-        (log(), any::<(u64, u64)>()).prop_map(|(log, (seq, slots))| Planned { log, seq, slots });
+    let planned = (log(), any::<[u8; 32]>(), any::<(u64, u64)>())
+        .prop_map(|(log, head, (seq, slots))| Planned { log, seq, head: Hash::new(head), slots });
+    let complete = || any::<bool>().prop_map(Completeness::from);
+    let then = prop_oneof![Just(Then::More), Just(Then::Send), Just(Then::Wait)];
     prop_oneof![
         any::<[u8; 32]>().prop_map(|h| Repair::Hello(Hash::new(h))),
-        any::<bool>().prop_map(Repair::Same),
+        complete().prop_map(Repair::Same),
         any::<[u8; 32]>().prop_map(|h| Repair::Differs(Hash::new(h))),
         names().prop_map(Repair::Roster),
         (statements(), names())
             .prop_map(|(missing, names)| Repair::Statements(Statements { missing, names })),
         (
             statements(),
-            any::<bool>(),
+            any::<([u8; 16], u64, u64)>(),
             prop::collection::vec(entry(), 0..4),
-            prop::collection::vec(log(), 0..3)
+            prop::collection::vec(log(), 0..3),
+            then
         )
-            .prop_map(|(statements, full, entries, only)| {
-                Repair::Digest(Digest { statements, full, entries, only })
+            .prop_map(|(statements, (key, number, since), entries, only, then)| {
+                let key = DigestKey(key);
+                Repair::Digest(Digest { statements, key, number, since, entries, only, then })
             }),
-        (any::<bool>(), prop::collection::vec(planned, 0..4))
-            .prop_map(|(whole, logs)| Repair::Plan(Plan { whole, logs })),
+        Just(Repair::TellAll),
+        (complete(), prop::collection::vec(planned, 0..4))
+            .prop_map(|(complete, logs)| Repair::Plan(Plan { complete, logs })),
+        prop::collection::vec(any::<u32>(), 0..4).prop_map(Repair::Except),
         (version(), any::<bool>(), bytes()).prop_map(|(v, linked, header)| {
             Repair::Start(Start { log: v.log, base: v.hash, linked, from: v.seq, header })
         }),
         prop::collection::vec(record, 0..4).prop_map(Repair::Slots),
-        (bytes(), prop::collection::vec(any::<(u64, u64)>(), 0..4))
-            .prop_map(|(header, gone)| Repair::End(End { header, gone })),
+        bytes().prop_map(Repair::End),
         Just(Repair::Done),
     ]
 }
@@ -308,13 +323,16 @@ fn another_version_is_told_apart_from_garbage() {
 }
 
 #[test]
-fn the_key_of_an_encoded_operation_is_found_without_decoding_it() {
+fn the_cell_of_an_encoded_operation_is_found_without_decoding_it() {
     for len in [0, 1, 23, 24, 255, 256, 1024] {
-        let key = Bytes(vec![b'k'; len]);
-        let op = Op { key: key.clone(), body: Body::Delete, ctx: Vec::new(), expires_at: None };
-        let bytes = codec::encode(&op);
-        assert_eq!(key_of(&bytes), Some(&key[..]), "{len} bytes");
-        assert_eq!(key_of(&bytes[..=len]), None);
+        for (tag, field) in [(Tag::Value, None), (Tag::Map, Some(Bytes(vec![0; len])))] {
+            let cell = Cell { key: Bytes(vec![b'k'; len]), tag, field };
+            let body = Body::Delete;
+            let op = Op { cell, body, ctx: Vec::new(), took: Vec::new(), expires_at: None };
+            let bytes = codec::encode(&op);
+            assert_eq!(index_key_of(&bytes), Some(op.cell.index_key()), "{len} bytes");
+            assert_eq!(index_key_of(&bytes[..=len]), None);
+        }
     }
-    assert_eq!(key_of(&[]), None);
+    assert_eq!(index_key_of(&[]), None);
 }

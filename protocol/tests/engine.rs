@@ -10,7 +10,7 @@ use swarmkv_protocol::codec::{self, Bytes};
 use swarmkv_protocol::commit::{self, SignedHeader};
 use swarmkv_protocol::crypto::{DeviceKey, Domain};
 use swarmkv_protocol::id::{Hash, Hash8};
-use swarmkv_protocol::io::{Fault, Input, Output, Verdict};
+use swarmkv_protocol::io::{Blame, Fault, Input, Output, Verdict};
 use swarmkv_protocol::limits::MAX_GOSSIP_VALUE;
 use swarmkv_protocol::message::{self, Gossip, Repair};
 use swarmkv_protocol::op::{Body, Op};
@@ -208,7 +208,7 @@ fn a_relay_that_leaves_out_or_changes_a_slot_is_not_believed_and_another_is_aske
         });
         swarm.connect(2, 1);
         assert_eq!(swarm.get(1, "a"), None, "lie {lie} is not shown");
-        let dropped = |f: &Fault| matches!(f, Fault::Peer { damning: false, .. });
+        let dropped = |f: &Fault| matches!(f, Fault::Peer { blame: Blame::Nobody, .. });
         assert!(swarm.nodes[1].faults.iter().any(dropped), "lie {lie} is noticed");
         swarm.connect(0, 1);
         swarm.pass(30_000);

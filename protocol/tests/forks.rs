@@ -43,8 +43,8 @@ fn histories(swarm: &Swarm, n: usize, log: LogId) -> usize {
 
 fn siblings(swarm: &Swarm, n: usize, key: &str) -> BTreeSet<String> {
     let heads = swarm.nodes[n].engine.heads();
-    let slots = swarm.nodes[n].disk.slots(key.as_bytes()).expect("memory does not fail");
-    let view = View::merge(&slots, |branch| heads.get(branch).copied().unwrap_or(0));
+    let slots = swarm.nodes[n].disk.slots(&swarm::cell(key)).expect("memory does not fail");
+    let view = View::merge(&slots, |branch| heads.of(branch));
     let view = view.expect("slots are sound");
     let text = |seen: &Seen| match &seen.slot.op.body {
         Body::Put(value) => String::from_utf8_lossy(value).into_owned(),

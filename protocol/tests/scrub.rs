@@ -13,7 +13,7 @@ use swarmkv_protocol::store::{Store as _, Write};
 /// Changes a stored value as a disk might: still an operation, or (`None`) one the store knows is bad.
 fn damage(swarm: &mut Swarm, n: usize, key: &str, value: Option<&str>) -> BranchId {
     let disk = swarm.nodes[n].disk.clone();
-    let mut slot = disk.slots(key.as_bytes()).expect("memory does not fail").remove(0);
+    let mut slot = disk.slots(&swarm::cell(key)).expect("memory does not fail").remove(0);
     slot.op = match value {
         None => Bytes::default(),
         Some(value) => {
@@ -29,7 +29,7 @@ fn damage(swarm: &mut Swarm, n: usize, key: &str, value: Option<&str>) -> Branch
 
 fn forget_key(swarm: &mut Swarm, n: usize, key: &str) {
     let disk = swarm.nodes[n].disk.clone();
-    let slot = disk.slots(key.as_bytes()).expect("memory does not fail").remove(0);
+    let slot = disk.slots(&swarm::cell(key)).expect("memory does not fail").remove(0);
     let (key, branch, seq) = (Bytes(key.into()), slot.branch, slot.seq);
     disk.0.borrow_mut().apply(vec![Write::RemoveSlot { key, branch, seq }]);
 }

@@ -8,7 +8,7 @@ use swarmkv_protocol::codec::{self, Bytes};
 use swarmkv_protocol::commit::{self, Header, SignedHeader};
 use swarmkv_protocol::crypto::{DeviceKey, Domain, Sig};
 use swarmkv_protocol::id::{Hash, SwarmId};
-use swarmkv_protocol::io::{Fault, Verdict};
+use swarmkv_protocol::io::{Blame, Fault, Verdict};
 use swarmkv_protocol::limits::{MAX_GOSSIP, VERSION};
 use swarmkv_protocol::message::{self, Gossip};
 use swarmkv_protocol::op::{Body, Op};
@@ -142,7 +142,7 @@ fn each_row_gets_its_verdict_and_only_rejects_are_blamed() {
         let bent = bend(&mut swarm, message);
         assert_eq!(swarm.hand_gossip(JUDGE, SENDER, bent), due, "{name}");
         let blamed = swarm.nodes[JUDGE].faults.iter().any(|fault| {
-            matches!(fault, Fault::Peer { peer, damning: true, .. } if *peer == swarm.nodes[SENDER].id)
+            matches!(fault, Fault::Peer { peer, blame: Blame::Sender, .. } if *peer == swarm.nodes[SENDER].id)
         });
         assert_eq!(blamed, due == Verdict::Reject, "{name}");
         // A stamp is part of what the live root covers: with another one the root is wrong.

@@ -1,43 +1,34 @@
 //! The engine: takes inputs, hands out outputs, says when it wants to be called again. It only routes.
 
 mod backoff;
+mod peers;
 mod sessions;
 pub mod timers;
 
 use std::collections::{BTreeMap, BTreeSet, btree_map};
 
 use self::backoff::Backoff;
+use self::peers::Peer;
+use self::timers::{Timer, Timers};
 use crate::crypto::DeviceKey;
-use crate::engine::timers::{Timer, Timers};
-use crate::id::{BranchId, DeviceId, LogId};
 use crate::io::{
-    Counters, Fault, Input, Knock, LogStatus, Output, RevokeRefused, SessionId, Token, Verdict,
+    Blame, Counters, Fault, Input, Knock, LogStatus, Output, RevokeRefused, SessionId, Token,
+    Verdict,
 };
 use crate::limits::{
-    CHORE_SLOTS, INTRODUCE_EVERY_MS, MAX_GOSSIP, MAX_LOGS, SCRUB_EVERY_MS, SCRUB_FAST_MS,
+    EXPIRE_EVERY_MS, INTRODUCE_EVERY_MS, MAX_GAPS, MAX_GOSSIP, SCRUB_EVERY_MS, SCRUB_FAST_MS,
+    STAGED_MS,
 };
-use crate::log::branch::{Chore, Standing};
+use crate::log::branch::{Branch, BranchState, Chore};
+use crate::log::heads::Heads;
 use crate::message::{self, Gossip};
-use crate::repair::digest;
-use crate::repair::{Pull, Serve};
+use crate::model::id::{BranchId, DeviceId, Hash, LogId};
+use crate::repair::digest::DigestKey;
+use crate::repair::{PeerCooldown, Pull, Serve, Told};
 use crate::replica::{Replica, Taken};
 use crate::roster::Roster;
-use crate::store::{Recovered, Store, StoreError, Write};
+use crate::store::{Recovered, Store, StoreError};
 use crate::time::Now;
-
-/// What is known of a connected member.
-#[derive(Debug, Default)]
-struct Peer {
-    /// What it was digest_sent_before of this replica on this connection.
-    digest_sent_before: digest::Digest,
-    /// What it digest_sent_before of itself.
-    digest_received: digest::Digest,
-    served: usize,
-    /// When both sides were last seen equal, in monotonic milliseconds.
-    equal_at: Option<u64>,
-    /// What it is ahead of us with we could not use: not asked again before this.
-    retry_after: u64,
-}
 
 /// How far a connected member is behind this replica and ahead of it, by what it last said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,7 +74,9 @@ pub struct Engine<S> {
     /// When a session to close a gap with a member may begin again.
     gap_pause: BTreeMap<DeviceId, u64>,
     serving: BTreeMap<SessionId, Serve>,
-    peer_cooldown: BTreeMap<(DeviceId, LogId), u64>,
+    /// Served sessions that wait because their peer has used up what it is served at once.
+    throttled: BTreeSet<SessionId>,
+    peer_cooldown: PeerCooldown,
     introduced: BTreeMap<DeviceId, u64>,
     timers: Timers,
     backoff: Backoff,
@@ -108,7 +101,7 @@ impl<S: Store> Engine<S> {
         let replica = Replica::open(key, roster, recovered, store, entropy, fresh_epoch)?;
         let mut timers = Timers::default();
         timers.set(Timer::Scrub, 0);
-        if replica.logs.values().any(owes) {
+        if replica.logs.owes() {
             timers.set(Timer::Tidy, 0);
         }
         Ok(Self {
@@ -119,6 +112,7 @@ impl<S: Store> Engine<S> {
             gaps: BTreeMap::new(),
             gap_pause: BTreeMap::new(),
             serving: BTreeMap::new(),
+            throttled: BTreeSet::new(),
             peer_cooldown: BTreeMap::new(),
             introduced: BTreeMap::new(),
             timers,
@@ -129,7 +123,7 @@ impl<S: Store> Engine<S> {
 
     /// The next thing to do, in order.
     pub fn poll_output(&mut self) -> Option<Output> {
-        self.replica.out.pop_front()
+        self.replica.fx.pop()
     }
 
     /// When to call with [`Input::Tick`] if nothing else happens, in monotonic milliseconds, and why.
@@ -143,20 +137,19 @@ impl<S: Store> Engine<S> {
     /// # Errors
     /// [`Fault::Peer`]: what a peer sent was refused. [`Fault::Store`]: stop.
     pub fn handle(&mut self, now: Now, input: Input) -> Result<(), Fault> {
-        self.replica.begin();
+        self.replica.fx.begin();
         let result = self.route(now, input);
         let result = self.survive(result)?;
         let ticked = self.run_timers(now).and_then(|()| self.apply_held(now));
         let ticked = self.survive(ticked)?;
-        if std::mem::take(&mut self.replica.unsettled) {
+        self.replica.consolidate();
+        if std::mem::take(&mut self.replica.ask_all) {
             self.wanted.extend(self.peers.keys());
         }
+        self.replica.logs.refresh();
         self.note_progress(now);
         self.start_pulls(now);
-        self.plan_tidying(now);
-        if self.replica.to_scrub() > 0 && self.timers.at(Timer::Scrub) > now.mono + SCRUB_FAST_MS {
-            self.timers.set(Timer::Scrub, now.mono + SCRUB_FAST_MS);
-        }
+        self.plan_chores(now);
         result.and(ticked)
     }
 
@@ -178,13 +171,17 @@ impl<S: Store> Engine<S> {
             Input::Write(token, changes) => self.replica.enqueue(token, changes),
             Input::Commit => self.replica.commit(now)?,
             Input::Gossip { token, from, bytes } => self.gossip(now, token, from, &bytes)?,
+            Input::Flush => {
+                let writes = self.replica.logs.record_all();
+                self.replica.fx.persist(writes);
+            }
             Input::Connected(peer) => self.connected(now, peer),
             Input::Disconnected(peer) => self.disconnected(peer),
             Input::Stranger(peer) => self.stranger(now, peer),
-            Input::SessionOpened(session, peer) => self.session_opened(session, peer),
-            Input::SessionReady(session) => self.session_ready(session)?,
+            Input::SessionOpened(session, peer) => self.session_opened(now, session, peer),
+            Input::SessionReady(session) => self.session_ready(now, session)?,
             Input::SessionFrame(session, bytes) => self.session_frame(now, session, &bytes)?,
-            Input::SessionClosed(session) => self.session_closed(session),
+            Input::SessionClosed(session) => self.session_closed(now, session),
             Input::Asked { token, peer, bytes } => self.replica.asked(now, token, peer, &bytes),
             Input::Answered(peer, bytes) => {
                 self.replica.answered(&bytes);
@@ -208,7 +205,13 @@ impl<S: Store> Engine<S> {
     // ---- peers and timers ---------------------------------------------------------------------
 
     fn connected(&mut self, now: Now, peer: DeviceId) {
-        self.peers.insert(peer, Peer::default());
+        // A new key for each connection: what others sign cannot be made to look the same under it.
+        let halves = [self.replica.random.next(), self.replica.random.next()];
+        let mut key = [0; 16];
+        key[..8].copy_from_slice(&halves[0].to_be_bytes());
+        key[8..].copy_from_slice(&halves[1].to_be_bytes());
+        let told = Told { key: DigestKey(key), ..Told::default() };
+        self.peers.insert(peer, Peer::new(told, now));
         self.wanted.insert(peer);
         self.reset_backoff(now);
     }
@@ -220,7 +223,7 @@ impl<S: Store> Engine<S> {
         self.serving.retain(|_, serve| serve.peer != peer);
         self.gaps.remove(&peer);
         self.gap_pause.remove(&peer);
-        self.end_pulls(|pull| pull.peer == peer);
+        self.end_pulls_of(peer);
         if self.peers.is_empty() {
             self.timers.clear(Timer::Repair);
         }
@@ -241,53 +244,74 @@ impl<S: Store> Engine<S> {
         while let Some(timer) = self.timers.due(now.mono) {
             match timer {
                 Timer::Repair => self.round(now),
-                Timer::PullStalled => self.end_pulls(|pull| pull.deadline <= now.mono),
+                Timer::PullStalled => self.end_stalled(now),
                 Timer::Scrub => self.scrub(now)?,
+                Timer::Serve => self.pump_throttled(now)?,
+                Timer::Expire => self.expire(now),
                 // Slots written in this call cannot be read yet: the next call goes on.
-                Timer::Tidy if self.replica.unread() => {}
+                Timer::Tidy if self.replica.fx.unread() => {}
                 Timer::Tidy => self.tidy(now)?,
                 // What is due then is begun after every call.
-                Timer::Held | Timer::Gap => {}
+                Timer::Held | Timer::Gap | Timer::Retry => {}
             }
         }
         Ok(())
     }
 
-    fn plan_tidying(&mut self, now: Now) {
-        if self.replica.logs.values().any(owes) {
+    /// Sets the timers of what is to be done in small steps, and of what is kept for a time only.
+    fn plan_chores(&mut self, now: Now) {
+        if self.replica.logs.owes() {
             self.timers.set(Timer::Tidy, now.mono + 1);
+        }
+        if self.replica.to_scrub() > 0 && self.timers.at(Timer::Scrub) > now.mono + SCRUB_FAST_MS {
+            self.timers.set(Timer::Scrub, now.mono + SCRUB_FAST_MS);
+        }
+        let keeps = !self.replica.held.is_empty() || self.replica.logs.staging().next().is_some();
+        if keeps && self.timers.at(Timer::Expire) == u64::MAX {
+            self.timers.set(Timer::Expire, now.mono + EXPIRE_EVERY_MS);
+        }
+    }
+
+    /// Drops what was held or set aside too long, without a session that brings more of it.
+    fn expire(&mut self, now: Now) {
+        self.replica.held.expire(now.mono);
+        let old: Vec<BranchId> = self
+            .replica
+            .logs
+            .staging()
+            .filter(|branch| !self.replica.receiving.contains_key(&branch.id))
+            .filter(|branch| branch.staged_at + STAGED_MS <= now.mono)
+            .map(|branch| branch.id)
+            .collect();
+        for id in old {
+            let writes = self.replica.logs.record(id, Branch::drop_staged);
+            self.replica.fx.persist(writes);
         }
     }
 
     /// One step of the tidying that some branch owes.
     fn tidy(&mut self, now: Now) -> Result<(), Fault> {
-        let mut owing = self.replica.logs.values().filter(|log| owes(log));
-        // Mending waits until the branch that it is done on has nothing to do any more.
-        let Some(log) = owing.clone().find(|l| l.chore != Chore::Mend).or(owing.next()) else {
+        let Some(branch) = self.replica.logs.owing() else {
             return Ok(());
         };
-        let id = log.id;
-        if log.standing == Standing::Unjudged {
-            return Ok(self.replica.compare(id)?);
+        let id = branch.id;
+        match branch.chore {
+            _ if branch.state == BranchState::Unjudged => return Ok(self.replica.compare(id)?),
+            _ if branch.dropping() => {}
+            Chore::Mend(after) => return Ok(self.replica.mend(id, after)?),
+            Chore::Salvage(after) => return self.replica.salvage_step(now, id, after),
+            _ => {}
         }
-        if log.chore == Chore::Mend {
-            return Ok(self.replica.mend(id)?);
-        }
-        if let Chore::Salvage(after) = log.chore {
-            return self.replica.salvage_step(now, id, after);
-        }
-        let (mut writes, left) = log.tidy(CHORE_SLOTS, &self.replica.store)?;
-        let gone = writes.contains(&Write::RemoveLog { branch: id });
-        if gone {
-            let held = self.replica.logs.remove(&id).is_some_and(|log| log.head.is_some());
-            if held {
-                writes.extend(self.replica.keep_number(id));
+        let (mut writes, left) = branch.tidy(&self.replica.store)?;
+        match left {
+            Some(chore) => {
+                writes.extend(self.replica.logs.record(id, |branch| branch.chore = chore));
             }
-        } else if let Some(log) = self.replica.logs.get_mut(&id) {
-            log.chore = left;
-            writes.push(log.write());
+            None => {
+                self.replica.logs.remove(id);
+            }
         }
-        self.replica.persist(writes);
+        self.replica.fx.persist(writes);
         self.replica.note_moved(id);
         Ok(())
     }
@@ -300,7 +324,7 @@ impl<S: Store> Engine<S> {
     }
 
     fn apply_held(&mut self, now: Now) -> Result<(), Fault> {
-        if self.replica.apply_held()? {
+        if self.replica.apply_held(now)? {
             self.timers.set(Timer::Held, now.mono);
         }
         Ok(())
@@ -316,12 +340,9 @@ impl<S: Store> Engine<S> {
         bytes: &[u8],
     ) -> Result<(), Fault> {
         let decoded = if bytes.len() > MAX_GOSSIP {
-            Err(("message is too large for gossip".to_owned(), true))
+            Err(Fault::sender(from, "message is too large for gossip"))
         } else {
-            message::decode(bytes).map_err(|bad| {
-                let damning = !matches!(bad, message::BadMessage::Version(_));
-                (bad.to_string(), damning)
-            })
+            message::decode(bytes).map_err(|bad| bad.fault(from))
         };
         match decoded {
             Ok(Gossip::Commit(commit)) => {
@@ -343,35 +364,32 @@ impl<S: Store> Engine<S> {
             }
             Ok(Gossip::Statement(statement)) => {
                 let result = self.replica.take_statement(token, from, statement);
-                if matches!(&result, Err(Fault::Peer { damning: false, .. })) {
+                if matches!(&result, Err(Fault::Peer { blame: Blame::Nobody, .. })) {
                     // What comes before it is missing here.
                     self.wanted.insert(from);
                 }
                 result
             }
-            Err((reason, damning)) => {
-                let verdict = if damning { Verdict::Reject } else { Verdict::Ignore };
-                self.replica.out.push_back(Output::Verdict(token, verdict));
-                if damning {
-                    self.replica.counters.rejected += 1;
-                } else {
-                    self.replica.counters.ignored += 1;
-                }
-                Err(Fault::peer(from, reason, damning))
+            Err(fault) => {
+                let sender = matches!(&fault, Fault::Peer { blame: Blame::Sender, .. });
+                let verdict = if sender { Verdict::Reject } else { Verdict::Ignore };
+                self.replica.fx.push(Output::Verdict(token, verdict));
+                self.replica.fx.count(verdict);
+                Err(fault)
             }
         }
     }
 
     fn pull_on_gap(&mut self, taken: &Result<Taken, Fault>, from: DeviceId) {
         match taken {
-            Ok(Taken::Settled) | Err(Fault::Store(_)) => {}
+            Ok(Taken::Placed) | Err(Fault::Store(_)) => {}
             Ok(Taken::Gap { log, upto }) => self.note_gap(from, *log, *upto),
             Ok(Taken::Apart) => {
                 self.wanted.insert(from);
             }
             // An unknown grant: the roster that explains it comes with a repair.
-            Err(Fault::Peer { damning, .. }) => {
-                if !damning {
+            Err(Fault::Peer { blame, .. }) => {
+                if *blame == Blame::Nobody {
                     self.wanted.insert(from);
                 }
             }
@@ -380,7 +398,7 @@ impl<S: Store> Engine<S> {
 
     fn note_gap(&mut self, source: DeviceId, log: LogId, upto: u64) {
         let gaps = self.gaps.entry(source).or_default();
-        if gaps.len() < MAX_LOGS {
+        if gaps.len() < MAX_GAPS {
             let known = gaps.entry(log).or_default();
             *known = upto.max(*known);
         }
@@ -408,19 +426,19 @@ impl<S: Store> Engine<S> {
 
     /// Last proven sequence number of every branch that counts: what readers may see.
     #[must_use]
-    pub fn heads(&self) -> BTreeMap<BranchId, u64> {
-        self.replica.heads()
+    pub fn heads(&self) -> Heads {
+        self.replica.logs.heads().clone()
     }
 
     /// Whether this replica has once been whole. Until then readers are digest_sent_before that it is catching up.
     #[must_use]
     pub fn caught_up(&self) -> bool {
-        self.replica.caught_up
+        self.replica.complete
     }
 
     /// A hash of roster and version digest: equal replicas, equal hashes.
     #[must_use]
-    pub fn state_hash(&self) -> crate::id::Hash {
+    pub fn state_hash(&mut self) -> Hash {
         self.replica.state_hash()
     }
 
@@ -433,23 +451,23 @@ impl<S: Store> Engine<S> {
     /// The log that local writes go to.
     #[must_use]
     pub fn own_log(&self) -> LogId {
-        self.replica.own_log()
+        self.replica.own
     }
 
     /// How each connected member stands.
     #[must_use]
     pub fn peers(&self) -> Vec<PeerStatus> {
-        let logs: BTreeSet<LogId> = self.replica.logs.keys().map(|id| id.log).collect();
+        let logs = self.replica.logs.logs();
         let one = |(device, peer): (&DeviceId, &Peer)| {
             let theirs = |log: &LogId| {
-                let entries = peer.digest_received.get(log).into_iter().flatten();
+                let entries = peer.heard.digest.get(log).into_iter().flatten();
                 entries.map(|entry| entry.seq).max().unwrap_or(0)
             };
             let sum = |lags: &mut dyn Iterator<Item = u64>| lags.fold(0, u64::saturating_add);
-            let lag = |log: &LogId| self.replica.seq(*log).saturating_sub(theirs(log));
-            let lead = |log: &LogId| theirs(log).saturating_sub(self.replica.seq(*log));
+            let lag = |log: &LogId| self.replica.logs.seq(*log).saturating_sub(theirs(log));
+            let lead = |log: &LogId| theirs(log).saturating_sub(self.replica.logs.seq(*log));
             let behind = sum(&mut logs.iter().map(lag));
-            let ahead = sum(&mut peer.digest_received.keys().map(lead));
+            let ahead = sum(&mut peer.heard.digest.keys().map(lead));
             PeerStatus { device: *device, behind, ahead, equal_at: peer.equal_at }
         };
         self.peers.iter().map(one).collect()
@@ -458,7 +476,8 @@ impl<S: Store> Engine<S> {
     /// How the running pull stands.
     #[must_use]
     pub fn progress(&self) -> Option<Progress> {
-        let pull = self.pulls.values().find(|pull| !pull.gap)?;
+        let pull =
+            self.pulls.values().filter(|pull| pull.is_comparison()).max_by_key(|p| p.planned)?;
         Some(Progress { from: pull.peer, received: pull.received, planned: pull.planned })
     }
 
@@ -478,13 +497,18 @@ impl<S: Store> Engine<S> {
     /// they last digest_sent_before, of how many that are connected.
     #[must_use]
     pub fn holders(&self, device: &DeviceId) -> (usize, usize) {
-        let ours = self.replica.entries();
-        let ours = ours.into_iter().filter(|e| e.log.author == *device && e.seq > 0);
-        let ours: Vec<_> = ours.map(|e| (e.log, e.seq, e.head)).collect();
+        let ours: Vec<(LogId, u64, Hash)> = self
+            .replica
+            .logs
+            .of_author(*device)
+            .filter(|branch| branch.shown())
+            .map(|branch| (branch.id.log, branch.seq(), branch.head_hash()))
+            .collect();
         let holds = |peer: &&Peer| {
             ours.iter().all(|(log, seq, head)| {
-                let digest_received = peer.digest_received.get(log).into_iter().flatten();
-                digest_received.clone().any(|entry| (entry.seq, entry.head) == (*seq, *head))
+                let heard = peer.heard.digest.get(log).into_iter().flatten();
+                let head = peer.heard.key.short(head);
+                heard.clone().any(|entry| (entry.seq, entry.head) == (*seq, head))
             })
         };
         let others = || self.peers.iter().filter(|(id, _)| *id != device).map(|(_, peer)| peer);
@@ -511,12 +535,12 @@ impl<S: Store> Engine<S> {
     pub fn missing_of(&self, device: &DeviceId) -> u64 {
         let mut digest_sent_before: BTreeMap<LogId, u64> = BTreeMap::new();
         let digest_received =
-            self.peers.values().flat_map(|peer| peer.digest_received.values().flatten());
+            self.peers.values().flat_map(|peer| peer.heard.digest.values().flatten());
         for entry in digest_received.filter(|entry| entry.log.author == *device) {
             let most = digest_sent_before.entry(entry.log).or_default();
             *most = entry.seq.max(*most);
         }
-        let lacks = |(log, seq): (&LogId, &u64)| seq.saturating_sub(self.replica.seq(*log));
+        let lacks = |(log, seq): (&LogId, &u64)| seq.saturating_sub(self.replica.logs.seq(*log));
         digest_sent_before.iter().map(lacks).fold(0, u64::saturating_add)
     }
 
@@ -529,13 +553,13 @@ impl<S: Store> Engine<S> {
     /// Running totals.
     #[must_use]
     pub fn counters(&self) -> Counters {
-        self.replica.counters
+        self.replica.fx.counters
     }
 
     /// Commits held while their predecessors are on the way.
     #[must_use]
     pub fn held(&self) -> usize {
-        self.replica.held()
+        self.replica.held.len()
     }
 
     /// Storage, for reading.
@@ -543,9 +567,4 @@ impl<S: Store> Engine<S> {
     pub fn store(&self) -> &S {
         &self.replica.store
     }
-}
-
-/// Whether a branch has something to be done in small steps.
-fn owes(log: &crate::log::branch::Branch) -> bool {
-    log.chore != Chore::None || log.standing == Standing::Unjudged
 }

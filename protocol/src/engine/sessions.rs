@@ -1,59 +1,78 @@
 //! Repair sessions at the engine: which are begun, whom a frame is for, what a finished one means.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use super::Engine;
 use crate::engine::timers::Timer;
-use crate::id::{DeviceId, LogId};
-use crate::io::{Fault, Output, SessionId};
+use crate::io::{Blame, Fault, Output, SessionId};
 use crate::limits::{
-    GAP_PAUSE_MS, MAX_GAP_PULLS, MAX_SERVED, MAX_SERVED_PER_PEER, REPAIR_EVERY_MS,
+    GAP_PAUSE_MS, MAX_COMPARISONS, MAX_GAP_PULLS, MAX_SERVED, MAX_SERVED_PER_PEER, PLAN_WAIT_MS,
+    PULL_STALLED_MS, REPAIR_EVERY_MS,
 };
+use crate::message::Completeness;
+use crate::model::id::{DeviceId, LogId};
 use crate::plant::{self, Plant};
-use crate::repair::digest;
-use crate::repair::{Pull, Pulled, Serve, Served};
+use crate::repair::digest::{self, Entry};
+use crate::repair::{Pull, Pulled, Serve, Served, Told};
 use crate::store::Store;
 use crate::time::Now;
 
 impl<S: Store> Engine<S> {
-    /// Begins what is due: one comparison at a time, for what it brings spares the next most of its
-    /// work; and beside it a few sessions that close gaps, each for certain logs only.
+    /// Begins what is due: a few comparisons at once, with different members; and beside them a few
+    /// sessions that close gaps, each for certain logs only.
     pub(super) fn start_pulls(&mut self, now: Now) {
-        self.start_comparison(now);
-        self.start_gap_pulls(now);
-        if let Some(first) = self.pulls.values().map(|pull| pull.deadline).min() {
-            self.timers.set(Timer::PullStalled, first);
-        } else {
-            self.timers.clear(Timer::PullStalled);
-        }
-    }
-
-    fn start_comparison(&mut self, now: Now) {
         if plant::is(Plant::NeverRepair) {
             self.wanted.clear();
             self.gaps.clear();
         }
-        if self.pulls.values().any(|pull| !pull.gap) {
-            return;
+        while self.start_comparison(now) {}
+        self.start_gap_pulls(now);
+        match self.pulls.values().map(Pull::deadline).min() {
+            Some(first) => self.timers.set(Timer::PullStalled, first),
+            None => self.timers.clear(Timer::PullStalled),
         }
-        let wanted: Vec<DeviceId> =
-            self.wanted.iter().filter(|p| self.peers.contains_key(p)).copied().collect();
-        let pick = self.replica.random.below(wanted.len() as u64);
-        let Some(peer) = wanted.get(usize::try_from(pick).unwrap_or(0)).copied() else {
-            self.wanted.clear();
-            return;
+    }
+
+    /// Begins one comparison; false when none is due. A member that disappointed is asked last, and the next
+    /// one begins only when it is known what those that run will bring.
+    fn start_comparison(&mut self, now: Now) -> bool {
+        let running = || self.pulls.values().filter(|pull| pull.is_comparison());
+        let most = if plant::is(Plant::OneComparison) { 1 } else { MAX_COMPARISONS };
+        let unclear = running().filter(|pull| !pull.has_plan());
+        let began = unclear.map(|pull| pull.deadline() - PULL_STALLED_MS).max();
+        let clear_at = began.map(|began| began + PLAN_WAIT_MS).filter(|at| *at > now.mono);
+        self.wanted.retain(|peer| self.peers.contains_key(peer));
+        let busy: BTreeSet<DeviceId> = running().map(|pull| pull.peer).collect();
+        let waiting = self.wanted.iter().filter(|peer| !busy.contains(peer));
+        let after = |peer: &DeviceId| self.peers.get(peer).map_or(0, |peer| peer.retry_after);
+        let due: Vec<DeviceId> =
+            waiting.clone().filter(|p| after(p) <= now.mono).copied().collect();
+        if busy.len() >= most || clear_at.is_some() || due.is_empty() {
+            let retry = waiting.map(after).filter(|at| *at > now.mono).min();
+            let at = if due.is_empty() { retry } else { clear_at };
+            match at.filter(|_| busy.len() < most) {
+                Some(at) => self.timers.set(Timer::Retry, at),
+                None => self.timers.clear(Timer::Retry),
+            }
+            return false;
+        }
+        let pick = self.replica.random.below(due.len() as u64);
+        let Some(peer) = usize::try_from(pick).ok().and_then(|n| due.get(n)).copied() else {
+            return false;
         };
         self.wanted.remove(&peer);
         let session = self.new_session();
-        self.replica.counters.pulls += 1;
-        let pull = Pull::start(session, peer, now, &mut self.replica);
+        self.replica.fx.counters.pulls += 1;
+        let beside = !busy.is_empty() || self.replica.logs.is_crowded();
+        let pull = Pull::start(session, peer, now, beside, &mut self.replica);
         self.pulls.insert(session, pull);
+        true
     }
 
     fn start_gap_pulls(&mut self, now: Now) {
         let peers: Vec<DeviceId> = self.gaps.keys().copied().collect();
         for peer in peers {
-            let running = self.pulls.values().filter(|pull| pull.gap);
+            let running = self.pulls.values().filter(|pull| !pull.is_comparison());
             let busy = running.clone().any(|pull| pull.peer == peer);
             if busy || running.count() >= MAX_GAP_PULLS {
                 continue;
@@ -64,20 +83,27 @@ impl<S: Store> Engine<S> {
                 continue;
             }
             let gaps = self.gaps.remove(&peer).unwrap_or_default();
+            let taken = self.taken(now);
             let replica = &self.replica;
             let open = |(log, upto): &(&LogId, &u64)| {
-                replica.seq(**log) < **upto && !replica.receiving.keys().any(|b| b.log == **log)
+                replica.logs.seq(**log) < **upto && !taken.contains(*log)
             };
             let logs: BTreeSet<LogId> = gaps.iter().filter(open).map(|(log, _)| *log).collect();
-            if logs.is_empty() || !self.peers.contains_key(&peer) {
+            let Some(told) = self.peers.get(&peer).map(|peer| peer.told.clone()) else { continue };
+            if logs.is_empty() {
                 continue;
             }
             let session = self.new_session();
-            self.replica.counters.gap_pulls += 1;
+            self.replica.fx.counters.gap_pulls += 1;
             self.gap_pause.insert(peer, now.mono + GAP_PAUSE_MS);
-            let pull = Pull::close_gaps(session, peer, &logs, now, &mut self.replica);
+            let pull = Pull::close_gaps(session, peer, &logs, &told, now, &mut self.replica);
             self.pulls.insert(session, pull);
         }
+    }
+
+    /// The logs that running sessions are about to receive.
+    fn taken(&self, now: Now) -> BTreeSet<LogId> {
+        self.pulls.values().flat_map(|pull| pull.reserved(now)).collect()
     }
 
     fn new_session(&mut self) -> SessionId {
@@ -86,53 +112,106 @@ impl<S: Store> Engine<S> {
         session
     }
 
-    /// Breaks the pulls off that are meant.
-    pub(super) fn end_pulls(&mut self, which: impl Fn(&Pull) -> bool) {
-        let ended: Vec<SessionId> =
-            self.pulls.values().filter(|pull| which(pull)).map(|pull| pull.session).collect();
-        for session in ended {
-            self.broke_off(session);
-            self.replica.out.push_back(Output::CloseSession(session));
-        }
-    }
-
-    /// A session broke off: whether the peer took the digest in is not known, so it gets a full one.
-    fn broke_off(&mut self, session: SessionId) {
-        self.replica.receiving.retain(|_, by| *by != session);
-        if let Some(pull) = self.pulls.remove(&session)
-            && pull.digest_sent()
-            && let Some(peer) = self.peers.get_mut(&pull.peer)
-        {
-            peer.digest_sent_before.clear();
-        }
-    }
-
-    pub(super) fn session_opened(&mut self, session: SessionId, peer: DeviceId) {
-        let room = self.serving.len() < MAX_SERVED;
-        match self.peers.get_mut(&peer) {
-            Some(known) if room && known.served < MAX_SERVED_PER_PEER => {
-                known.served += 1;
-                self.serving.insert(session, Serve::new(session, peer));
+    /// Breaks the pulls off that have brought too little for too long.
+    pub(super) fn end_stalled(&mut self, now: Now) {
+        let stalled: Vec<SessionId> = self
+            .pulls
+            .values()
+            .filter(|pull| pull.deadline() <= now.mono)
+            .map(|pull| pull.session)
+            .collect();
+        for session in stalled {
+            if let Some(peer) = self.break_off(session) {
+                self.disappointed(now, peer);
             }
-            _ => self.replica.out.push_back(Output::CloseSession(session)),
+            self.replica.fx.push(Output::CloseSession(session));
         }
     }
 
-    pub(super) fn session_ready(&mut self, session: SessionId) -> Result<(), Fault> {
+    /// Breaks off every pull from a peer.
+    pub(super) fn end_pulls_of(&mut self, peer: DeviceId) {
+        let theirs = self.pulls.values().filter(|pull| pull.peer == peer);
+        let theirs: Vec<SessionId> = theirs.map(|pull| pull.session).collect();
+        for session in theirs {
+            self.break_off(session);
+            self.replica.fx.push(Output::CloseSession(session));
+        }
+    }
+
+    /// Forgets a pull and what it was receiving; says from whom. Whether the peer took the digest in is not
+    /// known, and need not be: the next one says what it goes on from.
+    fn break_off(&mut self, session: SessionId) -> Option<DeviceId> {
+        self.replica.receiving.retain(|_, (by, _)| *by != session);
+        self.pulls.remove(&session).map(|pull| pull.peer)
+    }
+
+    fn disappointed(&mut self, now: Now, peer: DeviceId) {
+        if let Some(known) = self.peers.get_mut(&peer) {
+            known.disappointed(now);
+            self.wanted.insert(peer);
+        }
+        self.ask_another(&peer);
+    }
+
+    pub(super) fn session_opened(&mut self, now: Now, session: SessionId, peer: DeviceId) {
+        let room = self.serving.len() < MAX_SERVED;
+        let known = self.peers.get_mut(&peer).filter(|p| room && p.served < MAX_SERVED_PER_PEER);
+        if let Some(known) = known
+            && known.may_open(now)
+        {
+            known.served += 1;
+            self.serving.insert(session, Serve::new(session, peer));
+        } else {
+            self.replica.fx.push(Output::CloseSession(session));
+        }
+    }
+
+    pub(super) fn session_ready(&mut self, now: Now, session: SessionId) -> Result<(), Fault> {
         if let Some(pull) = self.pulls.get_mut(&session) {
             pull.ready(&mut self.replica);
         } else if let Some(serve) = self.serving.get_mut(&session) {
-            serve.ready(&mut self.replica)?;
+            serve.set_ready();
+            self.pump(now, session)?;
         }
         Ok(())
     }
 
-    pub(super) fn session_closed(&mut self, session: SessionId) {
-        self.broke_off(session);
+    /// Lets a session that is served send its next frame, unless its peer has used up what it is served at
+    /// once.
+    pub(super) fn pump(&mut self, now: Now, session: SessionId) -> Result<(), Fault> {
+        let Some(serve) = self.serving.get_mut(&session) else { return Ok(()) };
+        let Some(peer) = self.peers.get_mut(&serve.peer) else { return Ok(()) };
+        if serve.is_streaming() {
+            let wait = peer.wait(now, self.replica.logs.bytes());
+            if wait > 0 {
+                self.throttled.insert(session);
+                let at = (now.mono + wait).min(self.timers.at(Timer::Serve));
+                self.timers.set(Timer::Serve, at);
+                return Ok(());
+            }
+        }
+        let result = serve.pump(&mut self.replica);
+        peer.spend(serve.take_sent());
+        result
+    }
+
+    pub(super) fn pump_throttled(&mut self, now: Now) -> Result<(), Fault> {
+        for session in std::mem::take(&mut self.throttled) {
+            self.pump(now, session)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn session_closed(&mut self, now: Now, session: SessionId) {
+        if let Some(peer) = self.break_off(session) {
+            // It was not this side that ended it.
+            self.disappointed(now, peer);
+        }
         self.stop_serving(session);
     }
 
     fn stop_serving(&mut self, session: SessionId) {
+        self.throttled.remove(&session);
         if let Some(serve) = self.serving.remove(&session)
             && let Some(peer) = self.peers.get_mut(&serve.peer)
         {
@@ -156,21 +235,20 @@ impl<S: Store> Engine<S> {
         let Some(known) = self.peers.get_mut(&peer) else {
             return Ok(());
         };
-        match serve.frame(bytes, &mut known.digest_received, &mut self.replica) {
-            Ok(Served::PeerIsAhead) => {
-                if known.retry_after <= now.mono {
-                    self.wanted.insert(peer);
+        match serve.frame(bytes, &mut known.heard, &mut self.replica) {
+            Ok(served) => {
+                match served {
+                    Served::PeerIsAhead if known.news_after <= now.mono => {
+                        self.wanted.insert(peer);
+                    }
+                    Served::Equal => self.equal(now, peer),
+                    Served::PeerIsAhead | Served::Nothing => {}
                 }
-                Ok(())
+                self.pump(now, session)
             }
-            Ok(Served::Equal) => {
-                self.equal(now, peer);
-                Ok(())
-            }
-            Ok(Served::Nothing) => Ok(()),
             Err(fault) => {
                 self.stop_serving(session);
-                self.replica.out.push_back(Output::CloseSession(session));
+                self.replica.fx.push(Output::CloseSession(session));
                 Err(self.count(fault))
             }
         }
@@ -178,27 +256,27 @@ impl<S: Store> Engine<S> {
 
     /// Both sides have the same: then what the peer has is what is here.
     fn equal(&mut self, now: Now, peer: DeviceId) {
-        if let Some(peer) = self.peers.get_mut(&peer) {
-            peer.equal_at = Some(now.mono);
-            let ours = self.replica.entries().into_iter().filter(|entry| entry.seq > 0);
-            for (log, entries) in digest::group(ours) {
-                // What it has staged or refused is its own affair: that stays as it digest_sent_before.
-                let seqs = |e: &[digest::Entry]| -> Vec<_> {
-                    e.iter().filter(|e| e.seq > 0).map(|e| (e.seq, e.head)).collect()
-                };
-                let digest_sent_before = peer.digest_received.entry(log).or_default();
-                if seqs(digest_sent_before) != seqs(&entries) {
-                    let plain = |entry| digest::Entry { staged: 0, refused: None, ..entry };
-                    *digest_sent_before = entries.into_iter().map(plain).collect();
-                }
+        let Some(peer) = self.peers.get_mut(&peer) else { return };
+        peer.satisfied();
+        peer.equal_at = Some(now.mono);
+        let ours = self.replica.entries(&peer.heard.key);
+        for (log, entries) in digest::group(ours.into_iter().filter(|entry| entry.seq > 0)) {
+            // What it has staged or refused is its own affair: that stays as it told.
+            let seqs = |e: &[Entry]| -> Vec<_> {
+                e.iter().filter(|e| e.seq > 0).map(|e| (e.seq, e.head)).collect()
+            };
+            let theirs = peer.heard.digest.entry(log).or_default();
+            if seqs(theirs) != seqs(&entries) {
+                let plain = |entry| Entry { staged: 0, refused: None, ..entry };
+                *theirs = entries.into_iter().map(plain).collect();
             }
         }
     }
 
     fn count(&mut self, fault: Fault) -> Fault {
         match &fault {
-            Fault::Peer { damning: true, .. } => self.replica.counters.rejected += 1,
-            Fault::Peer { .. } => self.replica.counters.ignored += 1,
+            Fault::Peer { blame: Blame::Sender, .. } => self.replica.fx.counters.rejected += 1,
+            Fault::Peer { .. } => self.replica.fx.counters.ignored += 1,
             Fault::Store(_) => {}
         }
         fault
@@ -208,27 +286,28 @@ impl<S: Store> Engine<S> {
         let Some(mut pull) = self.pulls.remove(&session) else {
             return Ok(());
         };
-        let nothing = BTreeMap::new();
-        let digest_sent_before =
-            self.peers.get(&pull.peer).map_or(&nothing, |peer| &peer.digest_sent_before);
-        let result =
-            pull.frame(bytes, now, digest_sent_before, &mut self.peer_cooldown, &mut self.replica);
-        match result {
+        // Only a plan is held against what others bring.
+        let taken = if pull.has_plan() { BTreeSet::new() } else { self.taken(now) };
+        let nothing = Told::default();
+        let told = self.peers.get(&pull.peer).map_or(&nothing, |peer| &peer.told);
+        let cooldown = &mut self.peer_cooldown;
+        match pull.frame(bytes, now, told, &taken, cooldown, &mut self.replica) {
             Ok(Pulled::More) => {
                 self.pulls.insert(session, pull);
                 Ok(())
             }
             Ok(done) => {
-                self.replica.receiving.retain(|_, by| *by != session);
-                self.replica.out.push_back(Output::CloseSession(session));
+                self.replica.receiving.retain(|_, (by, _)| *by != session);
+                self.replica.fx.push(Output::CloseSession(session));
                 self.pull_done(now, pull, done);
                 Ok(())
             }
             Err(fault) => {
-                // Another peer is asked; this one comes round again in its turn.
-                self.ask_another(&pull.peer);
-                self.pulls.insert(session, pull);
-                self.end_pulls(|pull| pull.session == session);
+                // Another peer is asked; this one comes round again when it is its turn.
+                let peer = pull.peer;
+                self.replica.receiving.retain(|_, (by, _)| *by != session);
+                self.replica.fx.push(Output::CloseSession(session));
+                self.disappointed(now, peer);
                 Err(self.count(fault))
             }
         }
@@ -241,32 +320,33 @@ impl<S: Store> Engine<S> {
     }
 
     fn pull_done(&mut self, now: Now, pull: Pull, done: Pulled) {
-        let whole = match done {
-            Pulled::Equal(whole) => {
-                self.replica.counters.pulls_equal += 1;
+        let complete = match done {
+            Pulled::Equal(complete) => {
+                self.replica.fx.counters.pulls_equal += 1;
                 if pull.moves == self.replica.moves() {
                     self.equal(now, pull.peer);
                 }
-                whole
+                complete == Completeness::Complete
             }
-            Pulled::More | Pulled::Done => pull.makes_whole(&self.replica),
+            Pulled::More | Pulled::Done => pull.makes_complete(&self.replica),
         };
-        if matches!(done, Pulled::Equal(_)) || pull.complete(&self.replica) {
-            self.replica.compared();
+        if matches!(done, Pulled::Equal(_)) || pull.all_here(&self.replica) {
+            self.replica.compared_with_peer();
         }
-        let (learned, peer) = (pull.learned, pull.peer);
-        if done == Pulled::Done
-            && let Some(peer) = self.peers.get_mut(&peer)
-        {
-            if !learned && !pull.gap {
-                peer.retry_after = now.mono + REPAIR_EVERY_MS;
-            }
-            if let Some(digest_sent_before) = pull.digest_sent_before() {
-                peer.digest_sent_before = digest_sent_before;
+        let (learned, comparison, peer) = (pull.learned, pull.is_comparison(), pull.peer);
+        if let Some(known) = self.peers.get_mut(&peer) {
+            known.satisfied();
+            if done == Pulled::Done {
+                if !learned && comparison {
+                    known.news_after = now.mono + REPAIR_EVERY_MS;
+                }
+                if let Some(told) = pull.told() {
+                    known.told = told;
+                }
             }
         }
-        if whole {
-            self.replica.whole();
+        if complete {
+            self.replica.become_complete();
         }
         if learned {
             self.ask_another(&peer);

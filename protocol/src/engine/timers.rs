@@ -7,8 +7,14 @@ use std::collections::BTreeMap;
 pub enum Timer {
     /// When to compare digests with a random connected peer.
     Repair,
-    /// When to give the running pull up unless something arrives.
+    /// When to give a running pull up unless enough arrives.
     PullStalled,
+    /// When a member that was given up may be asked again, or a further comparison may begin.
+    Retry,
+    /// When a member that has used up what it is served at once gets the next piece.
+    Serve,
+    /// When to drop what was held or set aside too long.
+    Expire,
     /// When to go on tidying logs that moved on.
     Tidy,
     /// When to go on applying commits that were held.

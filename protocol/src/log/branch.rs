@@ -1,23 +1,40 @@
-//! One log at this replica: its proven head, the sums of its live set, and what is staged above it.
+//! One history of a log as this replica keeps it: its proven head, the sums of its live set, and what is
+//! staged above it.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 use crate::codec::{self, Bytes, tuple_codec};
-use crate::id::{BranchId, Hash, Hash8, Version};
-use crate::limits::CHORE_SLOTS;
-use crate::log::commit::VerifiedHeader;
-use crate::log::live_root::Totals;
-use crate::op::Slot;
+use crate::limits::{CHORE_BYTES, CHORE_SLOTS, RECORD_OPS, RECORD_REPLACED};
+use crate::log::header::VerifiedHeader;
+use crate::log::live_root::{Scrubbed, Totals};
+use crate::model::id::{BranchId, Hash, Version};
+use crate::model::op::{Body, Slot};
 use crate::plant::{self, Plant};
-use crate::repair::digest::Entry;
-use crate::replica::scrubber::Scrubbed;
 use crate::roster::Extent;
 use crate::store::{RawSlot, Store, StoreError, Write};
 use crate::time::Hlc;
 
-/// Tidying that a log still owes, done in small steps so that nothing waits for it.
+/// What a branch is to this replica.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum BranchState {
+    /// Being fetched whole: nothing of it is proven yet.
+    Fetching,
+    /// Fetched whole beside another history of the log and proven, not compared with that yet.
+    Unjudged,
+    /// Shown and offered up to its head.
+    Live,
+    /// As live, but an own log that is not written to any more: somewhere there may be more of it.
+    Closed,
+    /// What is stored is not what was signed any more: shown and offered to nobody, kept until it was
+    /// fetched afresh.
+    Quarantined,
+    /// Given up: everything of it is being dropped.
+    Dropping,
+}
+
+/// Tidying that a branch still owes, done in small steps so that nothing waits for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Chore {
     /// Nothing.
@@ -27,24 +44,11 @@ pub(crate) enum Chore {
     /// What is staged proved false: drop every slot above the head, then what those after this number
     /// superseded (the head stands meanwhile).
     Purge(u64),
-    /// The whole branch is given up: drop everything.
-    Drop,
-    /// Fetched afresh, but not as far as it went: what lies beyond is put on top and proven again.
-    Mend,
+    /// Fetched afresh, but not as far as it went: what lies after this number is put on top and proven
+    /// again.
+    Mend(u64),
     /// What lies after this number is written again in another log; then the branch is given up.
     Salvage(u64),
-}
-
-/// Whether a branch counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Standing {
-    /// Up to its head, if it has one.
-    Shown,
-    /// Fetched whole beside another history of the log and proven, not compared with that yet.
-    Unjudged,
-    /// What is stored is not what was signed any more: shown and offered to nobody, kept until it was
-    /// fetched afresh.
-    Aside,
 }
 
 /// What arrived by repair and is not proven yet.
@@ -56,20 +60,11 @@ pub(crate) struct Staged {
     pub(crate) upto: u64,
 }
 
-/// Sequence numbers given up by the header that ends at `at`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Gone {
-    pub(crate) at: u64,
-    pub(crate) from: u64,
-    pub(crate) to: u64,
-}
-tuple_codec!(Gone { at, from, to });
-
-/// One branch of a log.
+/// One history of a log.
 #[derive(Clone, Debug)]
 pub(crate) struct Branch {
     pub(crate) id: BranchId,
-    pub(crate) standing: Standing,
+    pub(crate) state: BranchState,
     /// How far the roster lets it count; worked out again whenever that changes.
     pub(crate) extent: Extent,
     /// How far scrubbing is; in memory only.
@@ -77,16 +72,26 @@ pub(crate) struct Branch {
     pub(crate) head: Option<VerifiedHeader>,
     pub(crate) totals: Totals,
     pub(crate) staged: Option<Staged>,
+    /// When something was last staged, in monotonic milliseconds; in memory only.
+    pub(crate) staged_at: u64,
     pub(crate) chore: Chore,
-    pub(crate) gone: Vec<Gone>,
     /// A header whose root its author got wrong: the log stands still, nobody else is blamed.
     pub(crate) frozen: Option<Hash>,
     /// Two signed heads were seen that cannot both follow from one history.
     pub(crate) forked: bool,
-    /// An own log that writing does not go on in, for somewhere there may be more of it.
-    pub(crate) left: bool,
-    /// Set aside when the replica was whole: it is whole again once this is mended.
-    pub(crate) was_whole: bool,
+    /// Some of it could not be read when it was written again elsewhere.
+    pub(crate) lost: bool,
+    /// Written again elsewhere as far as that went; kept for the rest.
+    parked: bool,
+    /// Set aside when the replica was complete: it is complete again once this is mended.
+    pub(crate) was_complete: bool,
+    /// The head that the stored record was written for.
+    recorded: u64,
+    /// Operations since then.
+    pub(crate) unrecorded: u64,
+    /// Slots that were live then and were replaced since, with their cells: kept until the next record, so
+    /// that a start can take them out of the recorded sums.
+    superseded: BTreeMap<u64, Bytes>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -115,88 +120,221 @@ struct Record {
     sums: Sums,
     staged: Option<(Sums, u64)>,
     chore: Chore,
-    gone: Vec<Gone>,
     frozen: Option<Hash>,
     forked: bool,
-    left: bool,
-    standing: Standing,
-    was_whole: bool,
+    state: BranchState,
+    was_complete: bool,
+    lost: bool,
+    parked: bool,
 }
-tuple_codec!(Record { head, sums, staged, chore, gone, frozen, forked, left, standing, was_whole });
+tuple_codec!(Record {
+    head,
+    sums,
+    staged,
+    chore,
+    frozen,
+    forked,
+    state,
+    was_complete,
+    lost,
+    parked,
+});
 
-/// What applying slots to a log would change.
-pub(crate) struct Change {
-    pub(crate) totals: Totals,
-    /// The names of slots that were counted in, in their order.
+/// What applying slots to a branch would change.
+pub(crate) struct Advance {
+    totals: Totals,
+    staged: Option<Staged>,
+    scrubbed: Option<Scrubbed>,
+    superseded: Vec<(u64, Bytes)>,
+    ops: u64,
+    /// Something was forgotten that a start could not tell from the slots alone.
+    forgets: bool,
+    /// The names of the operations, in their order.
     pub(crate) names: Vec<Version>,
     pub(crate) writes: Vec<Write>,
-    /// What scrubbing has summed up, without what is replaced.
-    pub(crate) scrubbed: Option<Scrubbed>,
+}
+
+impl Advance {
+    pub(crate) fn totals(&self) -> &Totals {
+        &self.totals
+    }
+}
+
+/// What became of an attempt to go on.
+pub(crate) enum Advanced {
+    /// This is what changes.
+    By(Box<Advance>),
+    /// What repair has staged belongs to another history: it has to go first.
+    StagedApart,
+}
+
+/// The sums and writes of setting slots aside.
+pub(crate) struct Staging {
+    pub(crate) totals: Totals,
+    pub(crate) writes: Vec<Write>,
 }
 
 impl Branch {
     pub(crate) fn new(id: BranchId) -> Self {
         Self {
             id,
-            standing: Standing::Shown,
+            state: BranchState::Fetching,
             extent: Extent::Open,
             scrubbed: None,
             head: None,
             totals: Totals::default(),
             staged: None,
+            staged_at: 0,
             chore: Chore::None,
-            gone: Vec::new(),
             frozen: None,
             forked: false,
-            left: false,
-            was_whole: false,
+            lost: false,
+            parked: false,
+            was_complete: false,
+            recorded: 0,
+            unrecorded: 0,
+            superseded: BTreeMap::new(),
         }
     }
 
-    pub(crate) fn from_record(id: BranchId, bytes: &[u8]) -> Result<Self, StoreError> {
+    /// Reads a record back and sums up what came after it: `newest` is the newest stored header.
+    pub(crate) fn open(
+        id: BranchId,
+        bytes: &[u8],
+        newest: Option<&Bytes>,
+        store: &impl Store,
+    ) -> Result<Self, StoreError> {
         let damaged =
             |e: String| StoreError::Failed(format!("record of log {id:?} is damaged: {e}"));
         let record: Record = codec::decode(bytes).map_err(|e| damaged(e.to_string()))?;
-        let head = match &record.head {
-            Some(b) => Some(VerifiedHeader::from_store(b).map_err(|e| damaged(e.to_string()))?),
-            None => None,
-        };
+        let header = |b: &Bytes| VerifiedHeader::from_store(b).map_err(|e| damaged(e.to_string()));
+        let head = record.head.as_ref().map(header).transpose()?;
         let staged = match &record.staged {
             Some((sums, upto)) => Some(Staged { totals: sums.open()?, upto: *upto }),
             None => None,
         };
-        Ok(Self {
-            head,
+        let mut branch = Self {
             totals: record.sums.open()?,
             staged,
             chore: record.chore,
-            gone: record.gone,
             frozen: record.frozen,
             forked: record.forked,
-            left: record.left,
-            was_whole: record.was_whole,
-            standing: record.standing,
-            extent: Extent::Open,
-            scrubbed: None,
-            id,
-        })
+            was_complete: record.was_complete,
+            lost: record.lost,
+            parked: record.parked,
+            state: record.state,
+            recorded: head.as_ref().map_or(0, |head| head.header().last_seq),
+            head,
+            ..Self::new(id)
+        };
+        let newest = newest.map(header).transpose()?;
+        if let Some(newest) = newest.filter(|newest| newest.header().last_seq > branch.seq()) {
+            branch.sum_forward(newest, store)?;
+        }
+        Ok(branch)
     }
 
-    /// The write that keeps this log's record.
-    pub(crate) fn write(&self) -> Write {
+    /// Brings the sums from the recorded head to the newest one.
+    fn sum_forward(
+        &mut self,
+        newest: VerifiedHeader,
+        store: &impl Store,
+    ) -> Result<(), StoreError> {
+        let mut after = self.seq();
+        let upto = newest.header().last_seq;
+        let staged_upto = self.staged.as_ref().map_or(u64::MAX, |staged| staged.upto);
+        let mut sound = true;
+        loop {
+            let step = store.slots_after(&self.id, after, upto, CHORE_SLOTS, CHORE_BYTES)?;
+            let Some(last) = step.last() else { break };
+            after = last.seq;
+            for raw in &step {
+                let Ok(slot) = raw.open() else {
+                    sound = false;
+                    continue;
+                };
+                let cell = slot.op.cell.index_key();
+                let below = self.own_slots(&cell, raw.seq - 1, store)?;
+                let replaced = below.last().map(RawSlot::open).transpose();
+                sound &= replaced.is_ok();
+                let both = [Some(&mut self.totals), self.staged.as_mut().map(|s| &mut s.totals)];
+                for (n, totals) in both.into_iter().enumerate() {
+                    let Some(totals) = totals.filter(|_| n == 0 || raw.seq > staged_upto) else {
+                        continue;
+                    };
+                    totals.add(&slot);
+                    if let Ok(Some(replaced)) = &replaced {
+                        totals.remove(replaced);
+                    }
+                }
+                self.superseded.extend(below.iter().map(|old| (old.seq, cell.clone())));
+            }
+        }
+        self.unrecorded = upto - self.recorded;
+        sound &= proves(&newest, &self.totals);
+        self.staged = self.staged.take().filter(|s| s.upto > upto);
+        self.head = Some(newest);
+        if !sound && self.is_shown_state() {
+            // What is stored is not what was signed: fetched afresh like any other damage.
+            self.state = BranchState::Quarantined;
+            self.was_complete = true;
+        }
+        Ok(())
+    }
+
+    /// The write that keeps this branch's record, and those that drop what was kept for the last one.
+    pub(crate) fn record(&mut self) -> Vec<Write> {
         let record = Record {
             head: self.head.as_ref().map(|head| head.bytes().clone()),
             sums: Sums::from(&self.totals),
             staged: self.staged.as_ref().map(|s| (Sums::from(&s.totals), s.upto)),
             chore: self.chore,
-            gone: self.gone.clone(),
             frozen: self.frozen,
             forked: self.forked,
-            left: self.left,
-            was_whole: self.was_whole,
-            standing: self.standing,
+            state: self.state,
+            was_complete: self.was_complete,
+            lost: self.lost,
+            parked: self.parked,
         };
-        Write::Log { branch: self.id, record: Bytes(codec::encode(&record)) }
+        self.recorded = self.seq();
+        self.unrecorded = 0;
+        let branch = self.id;
+        let old = std::mem::take(&mut self.superseded).into_iter();
+        let mut writes: Vec<Write> =
+            old.map(|(seq, key)| Write::RemoveSlot { key, branch, seq }).collect();
+        writes.push(Write::Log { branch, record: Bytes(codec::encode(&record)) });
+        writes
+    }
+
+    /// Whether it is time to write the record again.
+    fn record_is_due(&self) -> bool {
+        self.unrecorded >= RECORD_OPS || self.superseded.len() >= RECORD_REPLACED
+    }
+
+    /// Moves the head over a commit that [`Branch::advance`] has worked out.
+    pub(crate) fn go_on(&mut self, header: VerifiedHeader, change: Advance) -> Vec<Write> {
+        let first = self.head.is_none();
+        if first {
+            self.state = BranchState::Live;
+        }
+        self.totals = change.totals;
+        self.staged = change.staged;
+        self.scrubbed = change.scrubbed;
+        self.frozen = None;
+        self.superseded.extend(change.superseded);
+        self.unrecorded += change.ops;
+        let mut writes = change.writes;
+        writes.push(Write::Header {
+            branch: self.id,
+            seq: header.header().last_seq,
+            bytes: header.bytes().clone(),
+        });
+        self.staged = self.staged.take().filter(|s| s.upto > header.header().last_seq);
+        self.head = Some(header);
+        if first || change.forgets || self.record_is_due() || plant::is(Plant::RecordAlways) {
+            writes.extend(self.record());
+        }
+        writes
     }
 
     /// Last proven sequence number; 0: none.
@@ -213,15 +351,18 @@ impl Branch {
         self.head.as_ref().map(VerifiedHeader::hash).unwrap_or_default()
     }
 
+    fn is_shown_state(&self) -> bool {
+        matches!(self.state, BranchState::Live | BranchState::Closed)
+    }
+
     /// Whether what it holds up to its head is shown and offered.
     pub(crate) fn shown(&self) -> bool {
         self.counts() && !self.beyond()
     }
 
     fn counts(&self) -> bool {
-        let counts = self.standing == Standing::Shown
-            || self.standing == Standing::Aside && plant::is(Plant::ShowAside);
-        self.head.is_some() && counts && self.chore != Chore::Drop
+        let aside = self.state == BranchState::Quarantined && plant::is(Plant::ShowAside);
+        self.head.is_some() && (self.is_shown_state() || aside)
     }
 
     /// Whether its head lies beyond the place where a revocation ends the log, or in another history.
@@ -250,124 +391,118 @@ impl Branch {
 
     /// Whether it is being fetched whole.
     pub(crate) fn fetching(&self) -> bool {
-        self.head.is_none() && self.chore != Chore::Drop
+        self.state == BranchState::Fetching
+    }
+
+    pub(crate) fn dropping(&self) -> bool {
+        self.state == BranchState::Dropping
+    }
+
+    /// Whether it waits to be fetched afresh or written again.
+    pub(crate) fn quarantined(&self) -> bool {
+        self.state == BranchState::Quarantined && !self.parked
+    }
+
+    /// Whether it was set aside as damaged, however far mending it has come.
+    pub(crate) fn is_aside(&self) -> bool {
+        self.state == BranchState::Quarantined
+    }
+
+    /// Whether it is kept only for what could not be written again elsewhere.
+    pub(crate) fn was_salvaged(&self) -> bool {
+        self.parked
+    }
+
+    /// Keeps it for what could not be written again elsewhere: unreadable here, or over quota.
+    pub(crate) fn park(&mut self) {
+        self.parked = true;
+        self.chore = Chore::None;
     }
 
     /// Gives the branch up: nothing of it is shown from now on, tidying drops it.
     pub(crate) fn give_up(&mut self) {
-        self.chore = Chore::Drop;
+        self.state = BranchState::Dropping;
+        self.chore = Chore::None;
         self.staged = None;
     }
 
-    /// Whether slots may lie above the head: then commits wait.
-    pub(crate) fn unsettled(&self) -> bool {
-        self.staged.is_some() || self.purging()
+    /// Whether it has something to be done in small steps.
+    pub(crate) fn owes(&self) -> bool {
+        self.chore != Chore::None || self.dropping() || self.state == BranchState::Unjudged
     }
 
-    /// Whether slots that proved false are still to be dropped.
+    /// Whether slots that proved false are still to be dropped: then nothing is taken in.
     pub(crate) fn purging(&self) -> bool {
-        matches!(self.chore, Chore::Purge(_) | Chore::Drop)
+        matches!(self.chore, Chore::Purge(_)) || self.dropping()
     }
 
     /// Whether nothing can be taken in just now: what was under way for it is void.
-    pub(crate) fn closed(&self) -> bool {
-        self.purging() || self.standing != Standing::Shown
+    pub(crate) fn closed_to_repair(&self) -> bool {
+        self.purging() || !(self.is_shown_state() || self.fetching())
     }
 
     /// Gives up what is staged; tidying drops it.
     pub(crate) fn drop_staged(&mut self) {
         self.staged = None;
         let from = match self.chore {
+            _ if self.dropping() => return,
             Chore::None => self.seq(),
             Chore::Supersede((from, _)) | Chore::Purge(from) => from,
-            Chore::Drop | Chore::Mend | Chore::Salvage(_) => return,
+            Chore::Mend(_) | Chore::Salvage(_) => return,
         };
         self.chore = Chore::Purge(from);
     }
 
-    /// What this branch says in a digest; nothing if it does not count.
-    pub(crate) fn entry(&self) -> Option<Entry> {
-        (self.shown() || self.fetching()).then(|| self.head_entry())
-    }
-
-    /// How far this branch goes, whether it counts or not.
-    pub(crate) fn head_entry(&self) -> Entry {
-        Entry {
-            log: self.id.log,
-            seq: self.seq(),
-            head: match &self.head {
-                Some(head) if !plant::is(Plant::DigestWithoutHeads) => head.hash().short8(),
-                _ => Hash8::default(),
-            },
-            staged: self.staged.as_ref().map_or(0, |staged| staged.upto),
-            refused: self.frozen.map(|hash| hash.short8()),
-        }
-    }
-
-    /// Ranges given up after the header at `base`.
-    pub(crate) fn gone_since(&self, base: u64) -> Vec<(u64, u64)> {
-        let mut ranges: Vec<(u64, u64)> =
-            self.gone.iter().filter(|g| g.at > base).map(|g| (g.from, g.to)).collect();
-        ranges.sort_unstable();
-        let mut merged: Vec<(u64, u64)> = Vec::new();
-        for (from, to) in ranges {
-            match merged.last_mut() {
-                Some(last) if from <= last.1 + 1 => last.1 = last.1.max(to),
-                _ => merged.push((from, to)),
-            }
-        }
-        merged
-    }
-
-    /// Works out what a contiguous commit changes: each slot replaces this log's older slot on its
-    /// key, and `retired` sequence numbers are given up. Touches nothing.
+    /// Works out what a contiguous commit changes: each slot replaces this log's older slot on its cell.
+    /// Costs what the commit changes, whatever the log holds. Touches nothing.
     pub(crate) fn advance(
         &self,
         slots: &[(Slot, Bytes)],
-        retired: &[(u64, u64)],
         store: &impl Store,
-    ) -> Result<Change, StoreError> {
-        let mut totals = self.totals.clone();
-        let mut scrubbed = self.scrubbed.clone();
-        let mut replace = |older: &Slot| {
-            totals.remove(older);
-            if let Some(sums) = scrubbed.as_mut().filter(|sums| older.seq <= sums.upto) {
-                sums.totals.remove(older);
+    ) -> Result<Advanced, StoreError> {
+        if self.staged_apart(slots, store)? {
+            return Ok(Advanced::StagedApart);
+        }
+        let mut work = Working::new(self, slots);
+        for (n, (slot, _)) in slots.iter().enumerate() {
+            match &slot.op.body {
+                Body::Forget(named) => work.forget(named, store)?,
+                _ => work.put(n, store)?,
             }
+        }
+        Ok(Advanced::By(Box::new(work.finish())))
+    }
+
+    /// Whether what is staged cannot be of the history that this commit goes on in.
+    fn staged_apart(
+        &self,
+        slots: &[(Slot, Bytes)],
+        store: &impl Store,
+    ) -> Result<bool, StoreError> {
+        let (Some(staged), Some((first, _))) = (&self.staged, slots.first()) else {
+            return Ok(false);
         };
-        let mut writes = Vec::new();
-        let mut again = Vec::new();
-        let mut latest: BTreeMap<&[u8], &(Slot, Bytes)> = BTreeMap::new();
-        for pair in slots {
-            let slot = &pair.0;
-            match latest.insert(&slot.op.key, pair) {
-                Some((older, _)) => again.push(older),
-                None => {
-                    let below = self.own_slots(&slot.op.key, self.seq(), store)?;
-                    if let Some(live) = below.last() {
-                        replace(&live.open()?);
-                    }
-                    writes.extend(below.into_iter().map(|old| remove(&slot.op.key, &old)));
-                }
+        if staged.upto < first.seq {
+            return Ok(false);
+        }
+        if slots.iter().any(|(slot, _)| !slot.op.leaves_slot()) {
+            return Ok(true);
+        }
+        let upto = self.seq() + slots.len() as u64;
+        let there = store.slots_after(&self.id, self.seq(), upto, usize::MAX, usize::MAX)?;
+        for raw in &there {
+            let same = usize::try_from(raw.seq - first.seq).ok().and_then(|at| slots.get(at));
+            if same.is_none_or(|(_, bytes)| *bytes != raw.op) {
+                return Ok(true);
             }
         }
-        for live in self.live_in(retired, self.seq(), store)? {
-            if !latest.contains_key(&live.op.key[..]) {
-                replace(&live);
-                writes.push(Write::RemoveSlot {
-                    key: live.op.key.clone(),
-                    branch: self.id,
-                    seq: live.seq,
-                });
+        for (slot, _) in slots.iter().filter(|(slot, _)| slot.seq <= staged.upto) {
+            let on_cell = self.own_slots(&slot.op.cell.index_key(), u64::MAX, store)?;
+            if on_cell.last().is_none_or(|last| last.seq < slot.seq) {
+                return Ok(true);
             }
         }
-        let names = totals.add_all(slots);
-        again.into_iter().for_each(|older| totals.remove(older));
-        if plant::is(Plant::DropTombstones) {
-            latest.retain(|_, (slot, _)| slot.op.body != crate::op::Body::Delete);
-        }
-        writes.extend(latest.into_values().map(|(slot, bytes)| self.keep(slot, bytes.clone())));
-        Ok(Change { totals, names, writes, scrubbed })
+        Ok(false)
     }
 
     /// Works out what setting slots from repair aside changes. A slot replaces an older staged one at
@@ -376,155 +511,272 @@ impl Branch {
         &self,
         slots: &[(Slot, Bytes)],
         store: &impl Store,
-    ) -> Result<Change, StoreError> {
+    ) -> Result<Staging, StoreError> {
         let mut totals = self.staged.as_ref().map_or(&self.totals, |s| &s.totals).clone();
         totals.add_all(slots);
         let mut writes = Vec::new();
-        let mut latest: BTreeMap<&[u8], &(Slot, Bytes)> = BTreeMap::new();
+        let mut latest: BTreeMap<Bytes, &(Slot, Bytes)> = BTreeMap::new();
         for pair in slots {
-            let slot = &pair.0;
-            match latest.insert(&slot.op.key, pair) {
+            let cell = pair.0.op.cell.index_key();
+            match latest.insert(cell.clone(), pair) {
                 Some((older, _)) => totals.remove(older),
                 None => {
-                    let below = self.own_slots(&slot.op.key, u64::MAX, store)?;
+                    let below = self.own_slots(&cell, u64::MAX, store)?;
                     if let Some(live) = below.last() {
                         totals.remove(&live.open()?);
                     }
                     let staged = below.into_iter().filter(|old| old.seq > self.seq());
-                    writes.extend(staged.map(|old| remove(&slot.op.key, &old)));
+                    writes.extend(staged.map(|old| self.remove(&cell, old.seq)));
                 }
             }
         }
         writes.extend(latest.into_values().map(|(slot, bytes)| self.keep(slot, bytes.clone())));
-        Ok(Change { totals, names: Vec::new(), writes, scrubbed: None })
+        Ok(Staging { totals, writes })
     }
 
-    /// Works out what giving up `ranges` changes in the staged set. Stops as soon as fewer than
-    /// `least` slots are left: then the claim is false, and a peer must not make us read a whole log
-    /// for it.
-    pub(crate) fn forget(
-        &self,
-        ranges: &[(u64, u64)],
-        least: u64,
-        store: &impl Store,
-    ) -> Result<Change, StoreError> {
-        let mut totals = self.staged.as_ref().map_or(&self.totals, |s| &s.totals).clone();
-        let mut writes = Vec::new();
-        for (from, to) in ranges {
-            let mut after = from - 1;
-            while totals.count() >= least {
-                let step = store.slots_after(&self.id, after, *to, CHORE_SLOTS, usize::MAX)?;
-                let Some(last) = step.last() else { break };
-                after = last.seq;
-                for raw in step {
-                    if self.is_latest(&raw, u64::MAX, store)? {
-                        let live = raw.open()?;
-                        totals.remove(&live);
-                        writes.push(remove(&live.op.key, &raw));
-                    }
-                }
-            }
-        }
-        Ok(Change { totals, names: Vec::new(), writes, scrubbed: None })
+    /// Moves the head to a header that proves what is staged; the caller keeps the record.
+    pub(crate) fn flip(&mut self, header: VerifiedHeader, totals: Totals) -> Write {
+        let (base, seq) = (self.seq(), header.header().last_seq);
+        self.chore = match self.chore {
+            Chore::Supersede((from, _)) => Chore::Supersede((from, seq)),
+            _ if base > 0 => Chore::Supersede((base, seq)),
+            other => other,
+        };
+        self.totals = totals;
+        self.staged = None;
+        self.scrubbed = None;
+        self.frozen = None;
+        let write = Write::Header { branch: self.id, seq, bytes: header.bytes().clone() };
+        self.head = Some(header);
+        write
     }
 
-    /// One step of the chore that is owed: what to drop, and the chore that is left.
+    /// One step of dropping what is not needed any more: what to drop, and the chore that is left.
+    /// `None` for the chore: the branch is gone.
     pub(crate) fn tidy(
         &self,
-        max_slots: usize,
         store: &impl Store,
-    ) -> Result<(Vec<Write>, Chore), StoreError> {
+    ) -> Result<(Vec<Write>, Option<Chore>), StoreError> {
         let (from, to) = match self.chore {
-            Chore::None | Chore::Mend | Chore::Salvage(_) => return Ok((Vec::new(), self.chore)),
+            _ if self.dropping() => (0, u64::MAX),
+            Chore::None | Chore::Mend(_) | Chore::Salvage(_) => {
+                return Ok((Vec::new(), Some(self.chore)));
+            }
             Chore::Supersede(range) => range,
             Chore::Purge(_) => (self.seq(), u64::MAX),
-            Chore::Drop => (0, u64::MAX),
         };
-        let step = store.slots_after(&self.id, from, to, max_slots, usize::MAX)?;
+        let step = store.slots_after(&self.id, from, to, CHORE_SLOTS, CHORE_BYTES)?;
         let mut writes = Vec::new();
         for raw in &step {
-            // A branch set aside may hold what cannot be read any more; that has to go as well.
-            let key = match raw.open() {
-                Ok(slot) => slot.op.key,
-                Err(_) if self.chore == Chore::Drop => Bytes::default(),
+            // What cannot be read any more has to go as well.
+            let cell = match raw.open() {
+                Ok(slot) => slot.op.cell.index_key(),
+                Err(_) if self.purging() => Bytes::default(),
                 Err(e) => return Err(e),
             };
             if self.purging() {
-                writes.push(remove(&key, raw));
+                writes.push(self.remove(&cell, raw.seq));
                 continue;
             }
-            let below = self.own_slots(&key, raw.seq - 1, store)?;
-            writes.extend(below.into_iter().map(|old| remove(&key, &old)));
+            let below = self.own_slots(&cell, raw.seq - 1, store)?;
+            writes.extend(below.into_iter().map(|old| self.remove(&cell, old.seq)));
         }
         let left = match (step.last(), self.chore) {
+            (None, _) if self.dropping() => {
+                writes.push(Write::RemoveLog { branch: self.id });
+                return Ok((writes, None));
+            }
             (Some(last), Chore::Supersede(_)) => Chore::Supersede((last.seq, to)),
             (Some(_), chore) => chore,
             (None, Chore::Purge(from)) if from < self.seq() => Chore::Supersede((from, self.seq())),
-            (None, Chore::Drop) => {
-                writes.push(Write::RemoveLog { branch: self.id });
-                Chore::Drop
-            }
             (None, _) => Chore::None,
         };
-        Ok((writes, left))
+        Ok((writes, Some(left)))
     }
 
-    /// Whether `raw` is this log's latest slot on its key up to `upto`. Only while a chore is owed can
-    /// it not be.
+    /// Whether `raw` is this branch's latest slot on its cell up to `upto`.
     pub(crate) fn is_latest(
         &self,
         raw: &RawSlot,
         upto: u64,
         store: &impl Store,
     ) -> Result<bool, StoreError> {
-        if self.chore == Chore::None && self.staged.is_none() {
+        if self.superseded.contains_key(&raw.seq) {
+            return Ok(false);
+        }
+        if self.chore == Chore::None && self.staged.is_none() && !self.dropping() {
             return Ok(true);
         }
-        let key = raw.open()?.op.key;
-        let own = self.own_slots(&key, upto, store)?;
+        let cell = raw.open()?.op.cell.index_key();
+        let own = self.own_slots(&cell, upto, store)?;
         Ok(own.last().is_some_and(|last| last.seq == raw.seq))
     }
 
-    /// This branch's slot on a key, if it has one.
-    pub(crate) fn live(&self, key: &[u8], store: &impl Store) -> Result<Option<Slot>, StoreError> {
-        self.own_slots(key, self.seq(), store)?.last().map(RawSlot::open).transpose()
+    /// Whether a slot is kept only because the record is older than what replaced it.
+    pub(crate) fn is_superseded(&self, seq: u64) -> bool {
+        self.superseded.contains_key(&seq)
     }
 
+    /// This branch's live slot on a cell, if it has one.
+    pub(crate) fn live(&self, cell: &[u8], store: &impl Store) -> Result<Option<Slot>, StoreError> {
+        self.own_slots(cell, self.seq(), store)?.last().map(RawSlot::open).transpose()
+    }
+
+    /// This branch's slots on a cell up to `upto`, ascending.
     fn own_slots(
         &self,
-        key: &[u8],
+        cell: &[u8],
         upto: u64,
         store: &impl Store,
     ) -> Result<Vec<RawSlot>, StoreError> {
-        let mut slots = store.slots(key)?;
+        let mut slots = store.slots(cell)?;
         slots.retain(|slot| slot.branch == self.id && slot.seq <= upto);
         Ok(slots)
     }
 
     fn keep(&self, slot: &Slot, bytes: Bytes) -> Write {
         let raw = RawSlot { branch: self.id, seq: slot.seq, hlc: slot.hlc, op: bytes };
-        Write::Slot { key: slot.op.key.clone(), slot: raw }
+        Write::Slot { key: slot.op.cell.index_key(), slot: raw }
     }
 
-    fn live_in(
-        &self,
-        ranges: &[(u64, u64)],
-        upto: u64,
-        store: &impl Store,
-    ) -> Result<Vec<Slot>, StoreError> {
-        let mut live = Vec::new();
-        for (from, to) in ranges {
-            let to = (*to).min(upto);
-            for raw in store.slots_after(&self.id, from - 1, to, usize::MAX, usize::MAX)? {
-                if self.is_latest(&raw, upto, store)? {
-                    live.push(raw.open()?);
-                }
-            }
-        }
-        Ok(live)
+    fn remove(&self, cell: &Bytes, seq: u64) -> Write {
+        Write::RemoveSlot { key: cell.clone(), branch: self.id, seq }
     }
 }
 
-fn remove(key: &[u8], raw: &RawSlot) -> Write {
-    Write::RemoveSlot { key: key.into(), branch: raw.branch, seq: raw.seq }
+/// A commit being worked into the sums, operation by operation.
+struct Working<'a> {
+    branch: &'a Branch,
+    slots: &'a [(Slot, Bytes)],
+    change: Advance,
+    staged_upto: u64,
+    /// Cells that this commit has touched: the operation that is live on each, or none if it was forgotten.
+    cells: BTreeMap<Bytes, Option<usize>>,
+}
+
+impl<'a> Working<'a> {
+    fn new(branch: &'a Branch, slots: &'a [(Slot, Bytes)]) -> Self {
+        let change = Advance {
+            totals: branch.totals.clone(),
+            staged: branch.staged.clone(),
+            scrubbed: branch.scrubbed.clone(),
+            superseded: Vec::new(),
+            ops: slots.len() as u64,
+            forgets: false,
+            names: Vec::new(),
+            writes: Vec::new(),
+        };
+        let staged_upto = branch.staged.as_ref().map_or(u64::MAX, |staged| staged.upto);
+        Self { branch, slots, change, staged_upto, cells: BTreeMap::new() }
+    }
+
+    /// Takes an older slot out of the sums. `staged`: out of those of what is staged as well.
+    fn take_out(&mut self, older: &Slot, staged: bool) {
+        self.change.totals.remove(older);
+        if let Some(sums) = self.change.scrubbed.as_mut().filter(|sums| older.seq <= sums.upto) {
+            sums.totals.remove(older);
+        }
+        if let Some(set) = self.change.staged.as_mut().filter(|_| staged) {
+            set.totals.remove(older);
+        }
+    }
+
+    /// A shown row is not live any more: dropped, or kept until the next record.
+    fn let_go(&mut self, cell: &Bytes, seq: u64) {
+        if seq > self.branch.recorded {
+            self.change.writes.push(self.branch.remove(cell, seq));
+        } else {
+            self.change.superseded.push((seq, cell.clone()));
+        }
+    }
+
+    fn put(&mut self, n: usize, store: &impl Store) -> Result<(), StoreError> {
+        let slots = self.slots;
+        let slot = &slots[n].0;
+        let cell = slot.op.cell.index_key();
+        // What was staged up to here holds this operation already, or what replaced it.
+        let staged = slot.seq > self.staged_upto;
+        match self.cells.insert(cell.clone(), Some(n)) {
+            Some(Some(older)) => self.take_out(&slots[older].0, staged),
+            Some(None) => {}
+            None => {
+                let below = self.branch.own_slots(&cell, self.branch.seq(), store)?;
+                if let Some(live) = below.last() {
+                    self.take_out(&live.open()?, staged);
+                }
+                for old in below {
+                    self.let_go(&cell, old.seq);
+                }
+            }
+        }
+        if let Some(set) = self.change.staged.as_mut().filter(|_| staged) {
+            set.totals.add(slot);
+        }
+        Ok(())
+    }
+
+    fn forget(&mut self, named: &[Version], store: &impl Store) -> Result<(), StoreError> {
+        self.change.forgets = true;
+        let (id, head) = (self.branch.id, self.branch.seq());
+        for version in named {
+            let pending = self.slots.iter().position(|(slot, _)| slot.seq == version.seq);
+            if let Some(n) = pending {
+                let slot = &self.slots[n].0;
+                let cell = slot.op.cell.index_key();
+                if self.cells.get(&cell) == Some(&Some(n)) && slot.version() == *version {
+                    self.take_out(slot, true);
+                    self.cells.insert(cell, None);
+                }
+                continue;
+            }
+            let upto = version.seq.min(head);
+            let found =
+                store.slots_after(&id, version.seq.saturating_sub(1), upto, 1, usize::MAX)?;
+            let Some(raw) = found.first().filter(|raw| raw.seq == version.seq) else { continue };
+            let slot = raw.open()?;
+            let cell = slot.op.cell.index_key();
+            let live = self.branch.is_latest(raw, head, store)?;
+            if live && !self.cells.contains_key(&cell) && slot.version() == *version {
+                self.take_out(&slot, true);
+                self.change.writes.push(self.branch.remove(&cell, raw.seq));
+                self.cells.insert(cell, None);
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(mut self) -> Advance {
+        let slots = self.slots;
+        let live: Vec<usize> = self.cells.values().filter_map(|n| *n).collect();
+        // Every operation that leaves a slot was counted in when it came and out when it was replaced.
+        self.change.names = match self.change.forgets {
+            false => self.change.totals.add_all(slots),
+            true => {
+                for (slot, _) in slots.iter().filter(|(slot, _)| slot.op.leaves_slot()) {
+                    self.change.totals.add(slot);
+                }
+                slots.iter().map(|(slot, _)| slot.version()).collect()
+            }
+        };
+        let dropped =
+            |slot: &Slot| plant::is(Plant::DropTombstones) && slot.op.body == Body::Delete;
+        for n in live {
+            let (slot, bytes) = &slots[n];
+            if !dropped(slot) {
+                self.change.writes.push(self.branch.keep(slot, bytes.clone()));
+            }
+        }
+        self.change
+    }
+}
+
+/// Whether a header's signed sums are these.
+pub(crate) fn proves(header: &VerifiedHeader, totals: &Totals) -> bool {
+    let header = header.header();
+    if plant::is(Plant::SkipRoot) {
+        return true;
+    }
+    header.live_count == totals.count()
+        && header.live_bytes == totals.bytes()
+        && header.live_root == totals.root()
 }

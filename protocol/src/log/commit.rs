@@ -1,250 +1,14 @@
-//! Commits: operations that one author signed together. Unsigned → signed → verified are different
-//! types, and only a verified one can be applied.
+//! Commits: operations that one author signed together, and how they travel. Only a verified one can be
+//! applied.
 
 use crate::codec::{self, Bytes, CodecError, tuple_codec};
-use crate::crypto::{self, DeviceKey, Domain, PublicKey, Sig};
-use crate::id::{Hash, LogId, SwarmId, Version};
-use crate::limits::{MAX_HEADER, MAX_RANGES, MAX_TX_BYTES, MAX_TX_OPS, VERSION};
-use crate::op::{BadOp, Op, Slot};
-use crate::plant::{self, Plant};
-use crate::roster::{Right, Role, Roster, Sealed};
-use crate::time::Hlc;
-
-/// What an author signs: the commit's place in its log, and the log's live set after it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Header {
-    /// Protocol version.
-    pub version: u8,
-    /// The swarm.
-    pub swarm: SwarmId,
-    /// The grant under which the author writes.
-    pub grant: Hash,
-    /// The log.
-    pub log: LogId,
-    /// Sequence number of the last operation.
-    pub last_seq: u64,
-    /// Number of operations: they are `last_seq - count + 1 ..= last_seq`.
-    pub count: u32,
-    /// The commit's stamp, greater than any before it in this log.
-    pub hlc: Hlc,
-    /// Hash of this log's previous signed header; zero for the first.
-    pub prev: Hash,
-    /// Hash of the operations.
-    pub ops_hash: Hash,
-    /// Live root of the log after this commit.
-    pub live_root: Hash,
-    /// Slots in the log after this commit.
-    pub live_count: u64,
-    /// Bytes of their operations.
-    pub live_bytes: u64,
-    /// Sequence numbers given up by this commit: ascending, disjoint, inclusive ranges.
-    pub retired: Vec<(u64, u64)>,
-    /// All slots that expire at or before this Unix millisecond are given up.
-    pub expired_upto: Option<u64>,
-    /// The author's earlier log that this one continues, at its last write.
-    pub closes: Option<Version>,
-}
-tuple_codec!(Header {
-    version,
-    swarm,
-    grant,
-    log,
-    last_seq,
-    count,
-    hlc,
-    prev,
-    ops_hash,
-    live_root,
-    live_count,
-    live_bytes,
-    retired,
-    expired_upto,
-    closes,
-});
-
-/// Why a commit or header is not taken in, and whose fault that is.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum BadCommit {
-    /// Longer than any may be.
-    #[error("commit of {0} bytes is too large")]
-    TooLarge(usize),
-    /// Not canonical.
-    #[error("commit is {0}")]
-    Codec(#[from] CodecError),
-    /// Of another protocol version.
-    #[error("commit has protocol version {0}, this build speaks {VERSION}")]
-    Version(u8),
-    /// Of another swarm.
-    #[error("commit belongs to another swarm")]
-    Swarm,
-    /// The header contradicts itself or its operations.
-    #[error("commit is invalid: {0}")]
-    Form(&'static str),
-    /// An operation that nobody accepts.
-    #[error("{0}")]
-    Op(#[from] BadOp),
-    /// The cited grant is not known here (yet).
-    #[error("the grant it cites is not known here")]
-    UnknownGrant,
-    /// The cited grant does not allow this.
-    #[error("its grant does not allow it: {0}")]
-    NotGranted(&'static str),
-    /// The signature is not the author's.
-    #[error("signature does not verify")]
-    Signature,
-    /// It lies beyond the place where a revocation ends its log.
-    #[error("its author was revoked before it")]
-    Revoked,
-}
-
-impl BadCommit {
-    /// Whether every honest node would refuse this, whatever its state: then the sender is to blame.
-    #[must_use]
-    pub fn damning(&self) -> bool {
-        !matches!(self, Self::Version(_) | Self::UnknownGrant | Self::Revoked)
-    }
-}
-
-impl Header {
-    /// Sequence number of the first operation.
-    #[must_use]
-    pub fn first_seq(&self) -> u64 {
-        self.last_seq - u64::from(self.count) + 1
-    }
-
-    fn check_form(&self) -> Result<(), BadCommit> {
-        if self.version != VERSION {
-            return Err(BadCommit::Version(self.version));
-        }
-        if self.count == 0 || u64::from(self.count) > self.last_seq || self.last_seq == u64::MAX {
-            return Err(BadCommit::Form("sequence numbers"));
-        }
-        if (self.first_seq() == 1) != (self.prev == Hash::default()) {
-            return Err(BadCommit::Form("previous header"));
-        }
-        if self.log.shard != 0 {
-            return Err(BadCommit::Form("shard"));
-        }
-        if !ranges_ascend(&self.retired, self.first_seq() - 1) {
-            return Err(BadCommit::Form("retired ranges"));
-        }
-        Ok(())
-    }
-}
-
-/// Whether inclusive ranges ascend, do not touch each other and stay within `1..=last`.
-pub(crate) fn ranges_ascend(ranges: &[(u64, u64)], last: u64) -> bool {
-    let ordered = ranges.iter().all(|(a, b)| 1 <= *a && a <= b && *b <= last);
-    let apart = ranges.windows(2).all(|pair| pair[0].1.saturating_add(1) < pair[1].0);
-    ranges.len() <= MAX_RANGES && ordered && apart
-}
-
-/// A header with a signature nobody has looked at yet.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SignedHeader {
-    header: Header,
-    sealed: Sealed,
-    bytes: Bytes,
-}
-
-impl SignedHeader {
-    /// Decodes and checks size and form.
-    ///
-    /// # Errors
-    /// When the bytes are no header of this protocol version.
-    pub fn decode(bytes: &[u8]) -> Result<Self, BadCommit> {
-        if bytes.len() > MAX_HEADER {
-            return Err(BadCommit::TooLarge(bytes.len()));
-        }
-        let sealed: Sealed = codec::decode(bytes)?;
-        let header: Header = codec::decode(&sealed.body)?;
-        header.check_form()?;
-        Ok(Self { header, sealed, bytes: bytes.into() })
-    }
-
-    /// What it claims. Nothing of it is proven yet.
-    #[must_use]
-    pub fn claim(&self) -> &Header {
-        &self.header
-    }
-
-    /// Its hash, if the owner of this key signed it. Says nothing of rights.
-    pub(crate) fn signed_by(&self, key: &PublicKey) -> Option<Hash> {
-        let genuine = key.verifies(Domain::Commit, &self.sealed.body, &self.sealed.sig);
-        genuine.then(|| crypto::hash(Domain::Header, &[&self.bytes]))
-    }
-
-    /// Checks swarm, grant, cut and signature, in this order.
-    ///
-    /// # Errors
-    /// Says which check failed; [`BadCommit::damning`] says whether the sender is to blame.
-    pub fn verify(self, roster: &Roster) -> Result<VerifiedHeader, BadCommit> {
-        let header = &self.header;
-        if header.swarm != roster.swarm() {
-            return Err(BadCommit::Swarm);
-        }
-        let right = roster.right(&header.grant).ok_or(BadCommit::UnknownGrant)?;
-        if right.device != header.log.author {
-            return Err(BadCommit::NotGranted("it was given to another device"));
-        }
-        if right.role < Role::Writer {
-            return Err(BadCommit::NotGranted("a reader may not write"));
-        }
-        if right.max_bytes.is_some_and(|max| header.live_bytes > max) {
-            return Err(BadCommit::NotGranted("quota exceeded"));
-        }
-        let genuine = right.key.verifies(Domain::Commit, &self.sealed.body, &self.sealed.sig);
-        if !genuine && !plant::is(Plant::SkipSignature) {
-            return Err(BadCommit::Signature);
-        }
-        let header = VerifiedHeader::seal(self.header, self.bytes);
-        // Last: who does not know of the revocation cannot know this, so nobody is blamed for it, and
-        // whoever is not genuine is blamed for that first.
-        if roster.admits(&header) { Ok(header) } else { Err(BadCommit::Revoked) }
-    }
-}
-
-/// A header that its author signed, under a grant that allows it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct VerifiedHeader {
-    header: Header,
-    bytes: Bytes,
-    hash: Hash,
-}
-
-impl VerifiedHeader {
-    fn seal(header: Header, bytes: Bytes) -> Self {
-        let hash = crypto::hash(Domain::Header, &[&bytes]);
-        Self { header, bytes, hash }
-    }
-
-    /// Reads back a header that was verified before it was stored.
-    ///
-    /// # Errors
-    /// When the stored bytes are damaged.
-    pub fn from_store(bytes: &[u8]) -> Result<Self, BadCommit> {
-        let signed = SignedHeader::decode(bytes)?;
-        Ok(Self::seal(signed.header, signed.bytes))
-    }
-
-    /// The header.
-    #[must_use]
-    pub fn header(&self) -> &Header {
-        &self.header
-    }
-
-    /// The signed bytes as received.
-    #[must_use]
-    pub fn bytes(&self) -> &Bytes {
-        &self.bytes
-    }
-
-    /// The hash that chains and names this header.
-    #[must_use]
-    pub fn hash(&self) -> Hash {
-        self.hash
-    }
-}
+use crate::crypto::{self, DeviceKey, Domain, Sig};
+use crate::limits::{MAX_HEADER, MAX_TX_BYTES, MAX_TX_OPS};
+use crate::log::header::admissible_slot;
+pub use crate::log::header::{BadCommit, Header, SignedHeader, VerifiedHeader};
+use crate::model::id::{Hash, SwarmId};
+use crate::model::op::{BadOp, Op, Slot};
+use crate::roster::{Roster, Sealed};
 
 /// A commit on the wire. Of the signed header it leaves out what the receiver knows or can tell: the swarm,
 /// and the hash of the operations. A false one of either makes a header that nobody has signed.
@@ -269,8 +33,8 @@ const SWARM_AT: usize = 2;
 pub fn pack(header: &[u8], ops: Vec<Bytes>) -> Result<Vec<u8>, CodecError> {
     let Sealed { body, sig } = codec::decode(header)?;
     let header: Header = codec::decode(&body)?;
-    let Header { live_root, live_count, live_bytes, retired, expired_upto, closes, .. } = &header;
-    let after = (live_root, live_count, live_bytes, retired, expired_upto, closes);
+    let Header { live_root, live_count, live_bytes, roster, counted_from, .. } = &header;
+    let after = (live_root, live_count, live_bytes, roster, counted_from);
     // Its own tuple has a head, which the body has not.
     let (rest, after) = body.split_at(body.len() + 1 - codec::encode(&after).len());
     let before = &rest[..rest.len() - codec::encode(&header.ops_hash).len()];
@@ -346,22 +110,10 @@ impl SignedCommit {
     /// As [`SignedHeader::verify`].
     pub fn verify(self, roster: &Roster) -> Result<VerifiedCommit, BadCommit> {
         if let Some(right) = roster.right(&self.claim().grant) {
-            self.slots.iter().try_for_each(|(slot, _)| check_prefix(right, slot))?;
+            self.slots.iter().try_for_each(|(slot, _)| admissible_slot(right, slot))?;
         }
         let header = self.header.verify(roster)?;
         Ok(VerifiedCommit { header, slots: self.slots })
-    }
-}
-
-/// Whether a grant covers a slot's key.
-///
-/// # Errors
-/// When it does not.
-pub(crate) fn check_prefix(right: &Right, slot: &Slot) -> Result<(), BadCommit> {
-    if slot.op.key.starts_with(&right.prefix) {
-        Ok(())
-    } else {
-        Err(BadCommit::NotGranted("key outside its prefix"))
     }
 }
 
@@ -395,7 +147,7 @@ impl VerifiedCommit {
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let ops = self.slots.iter().map(|(_, bytes)| bytes.clone()).collect();
-        pack(&self.header.bytes, ops).expect("a verified header is one")
+        pack(self.header.bytes(), ops).expect("a verified header is one")
     }
 }
 

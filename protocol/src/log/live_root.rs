@@ -55,6 +55,13 @@ fn element(slot: &Slot) -> [u16; LANES] {
     lanes
 }
 
+/// How far scrubbing has read a branch, and the sums of what was read.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Scrubbed {
+    pub(crate) upto: u64,
+    pub(crate) totals: Totals,
+}
+
 /// The sum of some slots alone, and their names.
 fn sum(slots: &[(Slot, Bytes)]) -> (Totals, Vec<Version>) {
     let mut totals = Totals::default();
@@ -69,8 +76,8 @@ impl Totals {
         for (lane, x) in self.lanes.iter_mut().zip(element) {
             *lane = lane.wrapping_add(x);
         }
-        self.count += 1;
-        self.bytes += slot.size as u64;
+        self.count = self.count.wrapping_add(1);
+        self.bytes = self.bytes.wrapping_add(slot.size as u64);
         let mut name = [0; 8];
         for (pair, lane) in name.chunks_exact_mut(2).zip(element) {
             pair.copy_from_slice(&lane.to_le_bytes());
@@ -104,8 +111,8 @@ impl Totals {
         for (lane, x) in self.lanes.iter_mut().zip(other.lanes.iter()) {
             *lane = lane.wrapping_add(*x);
         }
-        self.count += other.count;
-        self.bytes += other.bytes;
+        self.count = self.count.wrapping_add(other.count);
+        self.bytes = self.bytes.wrapping_add(other.bytes);
     }
 
     /// Takes a slot out that was counted in.
@@ -113,8 +120,9 @@ impl Totals {
         for (lane, x) in self.lanes.iter_mut().zip(element(slot)) {
             *lane = lane.wrapping_sub(x);
         }
-        self.count = self.count.saturating_sub(1);
-        self.bytes = self.bytes.saturating_sub(slot.size as u64);
+        // Wrapping, like the lanes: within a commit a slot may be taken out before it is counted in.
+        self.count = self.count.wrapping_sub(1);
+        self.bytes = self.bytes.wrapping_sub(slot.size as u64);
     }
 
     /// The live root: a hash of the accumulator.
@@ -159,6 +167,7 @@ impl Totals {
 mod tests {
     use super::*;
     use crate::id::{DeviceId, LogId};
+    use crate::model::cell::Cell;
     use crate::op::{Body, Op};
     use crate::time::Hlc;
 
@@ -167,7 +176,13 @@ mod tests {
         let log = LogId { author: DeviceId::new([3; 32]), epoch: 1, shard: 0 };
         let slot = |seq: u64| {
             let key = Bytes(seq.to_be_bytes().to_vec());
-            let op = Op { key, body: Body::Delete, ctx: Vec::new(), expires_at: None };
+            let op = Op {
+                cell: Cell::value(key),
+                body: Body::Delete,
+                ctx: Vec::new(),
+                took: Vec::new(),
+                expires_at: None,
+            };
             (Slot { log, seq, hlc: Hlc(seq), op, size: 9 }, Bytes::default())
         };
         for many in [0, 1, 63, 64, 127, 128, 129, 1000] {

@@ -2,4 +2,7 @@
 
 pub(crate) mod branch;
 pub mod commit;
+pub mod header;
+pub mod heads;
 pub mod live_root;
+pub(crate) mod log_set;

@@ -122,8 +122,9 @@ impl Hash {
 pub struct LogId {
     /// The device that signs this log.
     pub author: DeviceId,
-    /// Random; a new one is opened when the old log cannot safely go on.
-    pub epoch: u32,
+    /// A new one, above all before it, is opened when the old log cannot safely go on. Its low 32 bits are
+    /// random, so that two copies of one device do not open the same.
+    pub epoch: u64,
     /// Reserved for partial replication: 0.
     pub shard: u16,
 }
@@ -131,15 +132,15 @@ tuple_codec!(LogId { author, epoch, shard });
 
 impl LogId {
     /// Length of [`LogId::to_bytes`].
-    pub const LEN: usize = 38;
+    pub const LEN: usize = 42;
 
     /// Fixed-width big-endian form: byte order equals `Ord`, so that stores can use it as a key.
     #[must_use]
     pub fn to_bytes(&self) -> [u8; Self::LEN] {
         let mut out = [0; Self::LEN];
         out[..32].copy_from_slice(self.author.as_bytes());
-        out[32..36].copy_from_slice(&self.epoch.to_be_bytes());
-        out[36..].copy_from_slice(&self.shard.to_be_bytes());
+        out[32..40].copy_from_slice(&self.epoch.to_be_bytes());
+        out[40..].copy_from_slice(&self.shard.to_be_bytes());
         out
     }
 
@@ -147,19 +148,20 @@ impl LogId {
     #[must_use]
     pub fn from_bytes(bytes: &[u8; Self::LEN]) -> Self {
         let (author, rest) = bytes.split_at(32);
-        let mut id = [0; 32];
+        let (mut id, mut epoch) = ([0; 32], [0; 8]);
         id.copy_from_slice(author);
+        epoch.copy_from_slice(&rest[..8]);
         Self {
             author: DeviceId(id),
-            epoch: u32::from_be_bytes([rest[0], rest[1], rest[2], rest[3]]),
-            shard: u16::from_be_bytes([rest[4], rest[5]]),
+            epoch: u64::from_be_bytes(epoch),
+            shard: u16::from_be_bytes([rest[8], rest[9]]),
         }
     }
 }
 
 impl fmt::Debug for LogId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{:08x}", self.author.short(), self.epoch)
+        write!(f, "{}/{:x}", self.author.short(), self.epoch)
     }
 }
 

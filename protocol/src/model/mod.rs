@@ -1,5 +1,7 @@
 //! What a write says, and how the writes on one cell merge.
 
+pub mod cell;
+pub mod counter;
 pub mod id;
 pub mod op;
 pub mod view;

@@ -1,27 +1,58 @@
 //! Version digests: what a replica has, one entry a log and branch (van Renesse et al., "Efficient
 //! Reconciliation and Flow Control for Anti-Entropy Protocols", LADIS 2008).
 //!
-//! Entries carry the head's hash: numbers alone cannot see a fork.
+//! Entries carry the head's hash: numbers alone cannot see a fork. In memory the hash is whole; on the wire
+//! it is cut to 8 bytes under a key that the sender draws for each connection, so that nobody who signs
+//! headers can make two that look the same to others.
 
 use std::collections::BTreeMap;
 
 use crate::codec::tuple_codec;
 use crate::crypto::{self, Domain};
-use crate::id::{Hash, Hash8, LogId};
+use crate::log::branch::Branch;
+use crate::model::id::{Hash, Hash8, LogId};
+use crate::plant::{self, Plant};
 
-/// How far a replica has one history of a log. A log that its author forked has several entries; one
-/// that is being fetched whole has one with nothing proven.
+/// Under which hashes are cut short on one connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DigestKey(pub [u8; 16]);
+
+impl serde::Serialize for DigestKey {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_bytes(&self.0)
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for DigestKey {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        crate::codec::fixed_bytes(d).map(Self)
+    }
+}
+
+impl DigestKey {
+    /// A hash cut short; the hash of nothing stays that.
+    #[must_use]
+    pub fn short(&self, hash: &Hash) -> Hash8 {
+        if *hash == Hash::default() || plant::is(Plant::DigestWithoutHeads) {
+            return Hash8::default();
+        }
+        crypto::hash(Domain::DigestEntry, &[&self.0, hash.as_bytes()]).short8()
+    }
+}
+
+/// How far a replica has one history of a log, as it travels. A log that its author forked has several
+/// entries; one that is being fetched whole has one with nothing proven.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Entry {
     /// The log.
     pub log: LogId,
     /// Last sequence number that is proven and durable; 0: none yet.
     pub seq: u64,
-    /// Start of the hash of the header that ends there.
+    /// Hash of the header that ends there, cut short.
     pub head: Hash8,
     /// Last sequence number received and set aside, not proven yet; 0: none.
     pub staged: u64,
-    /// Start of the hash of a header whose live root proved wrong here: not to be offered again.
+    /// Hash of a header whose live root proved wrong here, cut short: not to be offered again.
     pub refused: Option<Hash8>,
 }
 tuple_codec!(Entry { log, seq, head, staged, refused });
@@ -30,6 +61,17 @@ impl Entry {
     /// Nothing is there of a log.
     pub(crate) fn nothing(log: LogId) -> Self {
         Self { log, seq: 0, head: Hash8::default(), staged: 0, refused: None }
+    }
+
+    /// How far a branch goes, whether it counts or not.
+    pub(crate) fn of(branch: &Branch, key: &DigestKey) -> Self {
+        Self {
+            log: branch.id.log,
+            seq: branch.seq(),
+            head: key.short(&branch.head_hash()),
+            staged: branch.staged.as_ref().map_or(0, |staged| staged.upto),
+            refused: branch.frozen.map(|hash| key.short(&hash)),
+        }
     }
 }
 
@@ -45,15 +87,15 @@ pub(crate) fn group(entries: impl IntoIterator<Item = Entry>) -> Digest {
     digest
 }
 
-/// Hash of a roster and of all entries with something proven: equal replicas, equal hashes. The entries
-/// are expected to ascend.
-pub fn state_hash<'a>(roster: &Hash, entries: impl Iterator<Item = &'a Entry>) -> Hash {
-    let mut h = crypto::hasher(Domain::Digest);
-    h.update(roster.as_bytes());
-    for entry in entries.filter(|entry| entry.seq > 0) {
-        h.update(&entry.log.to_bytes());
-        h.update(&entry.seq.to_be_bytes());
-        h.update(entry.head.as_bytes());
-    }
-    Hash::new(*h.finalize().as_bytes())
+/// The entries of logs that the other side was told otherwise of; of one that was let go of, that nothing is
+/// there.
+pub(crate) fn changes(telling: &[Entry], told: &Digest) -> Vec<Entry> {
+    let now = group(telling.iter().copied());
+    let differing = now.iter().filter(|(log, entries)| told.get(log) != Some(entries));
+    let gone = told.keys().filter(|log| !now.contains_key(log)).map(|log| Entry::nothing(*log));
+    let mut entries: Vec<Entry> =
+        differing.flat_map(|(_, entries)| entries.iter().copied()).collect();
+    entries.extend(gone);
+    entries.sort_unstable();
+    entries
 }

@@ -7,20 +7,25 @@
 //!                                     <- Differs(roster hash)
 //!   Roster(names)                    ->                            only if the rosters differ
 //!                                     <- Statements(missing, names)
-//!   Digest(missing, entries)         ->
-//!                                     <- Plan, then for each log: Start, Slots…, End
+//!   Digest(missing, entries)         ->                            in several frames if it is long
+//!                                     <- TellAll                   only if it goes on from what is not known
+//!                                     <- Plan
+//!   Except(logs)                     ->                            only beside other sessions
+//!                                     <- for each log: Start, Slots…, End
 //!                                     <- Done
 //! ```
 //! The roster is complete before any data. Slots are set aside until the header in `End` proves
 //! signature, chain and live root; only then does the log's head move. A session can end anywhere:
-//! what was set aside is on disk and the next session goes on from there.
+//! what was set aside is on disk and the next session goes on from there. Only what was announced counts as
+//! progress: a session that brings too little of it is given up, whatever else it brings.
 //!
 //! Either side learns from the other's digest that it lacks something, and then pulls in a session of
 //! its own.
 
 pub mod digest;
+mod progress;
 mod pull;
 mod serve;
 
-pub(crate) use pull::{Pull, Pulled};
-pub(crate) use serve::{Serve, Served};
+pub(crate) use pull::{PeerCooldown, Pull, Pulled, Told};
+pub(crate) use serve::{Heard, Serve, Served};

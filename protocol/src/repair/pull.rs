@@ -2,28 +2,41 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use super::progress::{LOG_BYTES, Progress};
 use crate::codec::Bytes;
-use crate::id::{BranchId, DeviceId, Hash, Hash8, LogId};
-use crate::io::{Fault, Output, SessionId};
-use crate::limits::{CHUNK_SLOTS, MAX_LOGS, MAX_STATEMENTS, PEER_COOLDOWN_MS, PULL_STALLED_MS};
-use crate::log::branch::{Branch, Chore, Staged, Standing};
-use crate::log::commit::{SignedHeader, VerifiedHeader, ranges_ascend};
-use crate::message::{self, Digest, End, Plan, Planned, Repair, SlotRecord, Start, Statements};
-use crate::op::{Op, Slot};
-use crate::repair::digest::{self, Entry};
-use crate::replica::log_set::Stands;
-use crate::replica::{Replica, proves};
+use crate::io::{Blame, Fault, Output, SessionId};
+use crate::limits::{
+    CHUNK_SLOTS, DIGEST_ENTRIES, LOG_HOLD_MS, MAX_LOGS, MAX_STATEMENTS, PEER_COOLDOWN_MS,
+    SLOW_LINE_BYTES_PER_MS, STAGE_SLACK,
+};
+use crate::log::branch::{Branch, BranchState, Staged, proves};
+use crate::log::commit::{SignedHeader, VerifiedHeader};
+use crate::log::header::admissible_slot;
+use crate::message::{
+    self, Completeness, Digest, Plan, Planned, Repair, SlotRecord, Start, Statements, Then,
+};
+use crate::model::id::{BranchId, DeviceId, Hash, Hash8, LogId};
+use crate::model::op::{Op, Slot};
+use crate::repair::digest::{self, DigestKey, Entry};
+use crate::replica::Replica;
+use crate::replica::histories::Stands;
 use crate::store::{Store, StoreError, Write};
 use crate::time::Now;
-
-/// Room for what the source writes while it streams: set aside beyond the size signed at the start.
-const STAGE_SLACK: u64 = 64 << 20;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Hello,
     Roster,
     Streaming,
+}
+
+/// What a session is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// Everything is compared.
+    Compare,
+    /// Only gaps on the live path are closed: says nothing of all else.
+    CloseGaps,
 }
 
 /// A branch whose slots are arriving.
@@ -46,8 +59,8 @@ struct Receiving {
 pub(crate) enum Pulled {
     /// Goes on.
     More,
-    /// Both sides were equal; says whether the peer has once been whole.
-    Equal(bool),
+    /// Both sides were equal; says whether the peer is complete.
+    Equal(Completeness),
     /// Everything planned was dealt with.
     Done,
 }
@@ -55,29 +68,46 @@ pub(crate) enum Pulled {
 /// Logs that a peer's false offers are not accepted for, and until when.
 pub(crate) type PeerCooldown = BTreeMap<(DeviceId, LogId), u64>;
 
+/// What this side has told a peer on this connection.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Told {
+    /// Under which heads are cut short.
+    pub(crate) key: DigestKey,
+    /// Digests told.
+    pub(crate) number: u64,
+    /// The last of them; nothing if the peer may not know it.
+    pub(crate) digest: digest::Digest,
+}
+
 /// One session that pulls from one peer.
 #[derive(Debug)]
 pub(crate) struct Pull {
     pub(crate) session: SessionId,
     pub(crate) peer: DeviceId,
-    /// Given up at this monotonic millisecond unless something arrives.
-    pub(crate) deadline: u64,
+    pub(crate) purpose: Purpose,
     /// Slots received and planned in all, for showing progress.
     pub(crate) received: u64,
     pub(crate) planned: u64,
     /// Whether a log moved.
     pub(crate) learned: bool,
-    /// Only closes gaps: says nothing of all else.
-    pub(crate) gap: bool,
     /// What had moved here when it began: what it finds equal is that.
     pub(crate) moves: u64,
+    progress: Progress,
     phase: Phase,
     plan: Option<Plan>,
+    /// Planned logs that have not begun, and until when they are this session's.
+    reserved: BTreeSet<LogId>,
+    reserved_until: u64,
     receiving: Option<Receiving>,
     outbox: VecDeque<Vec<u8>>,
     ready: bool,
+    key: DigestKey,
+    number: u64,
     telling: Vec<Entry>,
-    /// The peer answered to a digest that is not ours: it is to be digest_sent_before everything again.
+    told_all: bool,
+    /// Others are pulling as well: the plan is looked at before anything is sent.
+    beside_others: bool,
+    /// The peer answered to a digest that is not ours: it is to be told everything again.
     misunderstood: bool,
 }
 
@@ -86,10 +116,12 @@ impl Pull {
         session: SessionId,
         peer: DeviceId,
         now: Now,
+        beside_others: bool,
         replica: &mut Replica<S>,
     ) -> Self {
         let hello = message::encode(&Repair::Hello(replica.state_hash()));
-        Self::open(session, peer, now, hello, replica)
+        let pull = Self::open(session, peer, now, hello, replica);
+        Self { beside_others, ..pull }
     }
 
     /// A session that asks for certain logs only, at once.
@@ -97,16 +129,24 @@ impl Pull {
         session: SessionId,
         peer: DeviceId,
         logs: &BTreeSet<LogId>,
+        told: &Told,
         now: Now,
         replica: &mut Replica<S>,
     ) -> Self {
-        let mut entries = replica.entries();
+        let mut entries = replica.entries(&told.key);
         entries.retain(|entry| logs.contains(&entry.log));
-        let only = logs.iter().copied().collect();
-        let digest = Digest { statements: Vec::new(), full: false, entries, only };
-        let ask = message::encode(&Repair::Digest(digest));
+        entries.truncate(DIGEST_ENTRIES);
+        let ask = message::encode(&Repair::Digest(Digest {
+            statements: Vec::new(),
+            key: told.key,
+            number: 0,
+            since: 0,
+            entries,
+            only: logs.iter().take(DIGEST_ENTRIES).copied().collect(),
+            then: Then::Send,
+        }));
         let pull = Self::open(session, peer, now, ask, replica);
-        Self { gap: true, phase: Phase::Streaming, ..pull }
+        Self { purpose: Purpose::CloseGaps, phase: Phase::Streaming, key: told.key, ..pull }
     }
 
     fn open<S: Store>(
@@ -116,24 +156,50 @@ impl Pull {
         first: Vec<u8>,
         replica: &mut Replica<S>,
     ) -> Self {
-        replica.out.push_back(Output::OpenSession(session, peer));
+        replica.fx.push(Output::OpenSession(session, peer));
         Self {
             session,
             peer,
-            deadline: now.mono + PULL_STALLED_MS,
+            purpose: Purpose::Compare,
             received: 0,
             planned: 0,
             learned: false,
-            gap: false,
             moves: replica.moves(),
+            progress: Progress::new(now.mono),
             phase: Phase::Hello,
             plan: None,
+            reserved: BTreeSet::new(),
+            reserved_until: 0,
             receiving: None,
             outbox: VecDeque::from([first]),
             ready: false,
+            key: DigestKey::default(),
+            number: 0,
             telling: Vec::new(),
+            told_all: false,
+            beside_others: false,
             misunderstood: false,
         }
+    }
+
+    pub(crate) fn is_comparison(&self) -> bool {
+        self.purpose == Purpose::Compare
+    }
+
+    /// Given up at this monotonic millisecond unless enough arrives.
+    pub(crate) fn deadline(&self) -> u64 {
+        self.progress.deadline()
+    }
+
+    /// Whether the peer has said what it could send.
+    pub(crate) fn has_plan(&self) -> bool {
+        self.plan.is_some()
+    }
+
+    /// The logs that this session is about to receive.
+    pub(crate) fn reserved(&self, now: Now) -> impl Iterator<Item = LogId> {
+        let held = self.reserved.iter().copied().filter(move |_| now.mono < self.reserved_until);
+        held.chain(self.receiving.iter().map(|receiving| receiving.branch.log))
     }
 
     /// The session can take one more frame.
@@ -147,7 +213,7 @@ impl Pull {
             && let Some(frame) = self.outbox.pop_front()
         {
             self.ready = false;
-            replica.out.push_back(Output::SendFrame(self.session, frame));
+            replica.fx.push(Output::SendFrame(self.session, frame));
         }
     }
 
@@ -156,49 +222,46 @@ impl Pull {
         self.pump(replica);
     }
 
-    /// What the peer knows of us now that this session is through; nothing if it cannot be said. What a
-    /// session that closes gaps says is not remembered by either side.
-    pub(crate) fn digest_sent_before(self) -> Option<digest::Digest> {
-        let telling = if self.misunderstood { Vec::new() } else { self.telling };
-        (!self.gap).then(|| digest::group(telling))
+    /// What the peer knows of us now that this session is through.
+    pub(crate) fn told(self) -> Option<Told> {
+        let digest = if self.misunderstood { Vec::new() } else { self.telling };
+        let told = Told { key: self.key, number: self.number, digest: digest::group(digest) };
+        (self.purpose == Purpose::Compare && told.number > 0).then_some(told)
     }
 
-    /// Whether a digest went out in this session: the peer may have it or not.
-    pub(crate) fn digest_sent(&self) -> bool {
-        self.phase == Phase::Streaming && !self.gap
-    }
-
-    /// Whether a fresh replica is whole after this session: the peer was, and all it planned is here.
-    pub(crate) fn makes_whole<S: Store>(&self, replica: &Replica<S>) -> bool {
-        self.plan.as_ref().is_some_and(|plan| plan.whole) && self.complete(replica)
+    /// Whether a fresh replica is complete after this session: the peer was, and all it planned is here.
+    pub(crate) fn makes_complete<S: Store>(&self, replica: &Replica<S>) -> bool {
+        let complete = |plan: &Plan| plan.complete == Completeness::Complete;
+        self.plan.as_ref().is_some_and(complete) && self.all_here(replica)
     }
 
     /// Whether everything was compared, and all that the peer planned is here.
-    pub(crate) fn complete<S: Store>(&self, replica: &Replica<S>) -> bool {
-        let arrived = |planned: &Planned| replica.seq(planned.log) >= planned.seq;
-        !self.gap && self.plan.as_ref().is_some_and(|plan| plan.logs.iter().all(arrived))
+    pub(crate) fn all_here<S: Store>(&self, replica: &Replica<S>) -> bool {
+        let arrived = |planned: &Planned| replica.logs.seq(planned.log) >= planned.seq;
+        let here = |plan: &Plan| plan.logs.iter().all(arrived);
+        self.is_comparison() && self.plan.as_ref().is_some_and(here)
     }
 
-    /// Takes one frame.
+    /// Takes one frame. `taken`: the logs that other sessions are about to receive.
     pub(crate) fn frame<S: Store>(
         &mut self,
         bytes: &[u8],
         now: Now,
-        digest_sent_before: &digest::Digest,
-        peer_cooldown: &mut PeerCooldown,
+        told: &Told,
+        taken: &BTreeSet<LogId>,
+        cooldown: &mut PeerCooldown,
         replica: &mut Replica<S>,
     ) -> Result<Pulled, Fault> {
-        let message: Repair = message::decode(bytes).map_err(|bad| {
-            let damning = !matches!(bad, message::BadMessage::Version(_));
-            Fault::peer(self.peer, bad, damning)
-        })?;
-        self.deadline = now.mono + PULL_STALLED_MS;
+        let message: Repair = message::decode(bytes).map_err(|bad| bad.fault(self.peer))?;
+        self.progress.other(now.mono);
         match (self.phase, message) {
-            (Phase::Hello, Repair::Same(whole)) => return Ok(Pulled::Equal(whole)),
+            (Phase::Hello, Repair::Same(complete)) => return Ok(Pulled::Equal(complete)),
             (Phase::Hello, Repair::Differs(roster)) if roster == replica.roster.hash() => {
-                self.tell_digest(&[], true, digest_sent_before, replica);
+                self.progress.step(now.mono);
+                self.tell_digest(&[], true, told, replica);
             }
             (Phase::Hello, Repair::Differs(_)) => {
+                self.progress.step(now.mono);
                 self.phase = Phase::Roster;
                 self.say(&Repair::Roster(replica.roster.names()), replica);
             }
@@ -206,23 +269,25 @@ impl Pull {
                 if names.len() > MAX_STATEMENTS {
                     return Err(self.nonsense("names too many statements"));
                 }
+                self.progress.step(now.mono);
                 replica.take_statements_of(self.peer, &missing)?;
-                self.tell_digest(&names, false, digest_sent_before, replica);
+                self.tell_digest(&names, false, told, replica);
+            }
+            (Phase::Streaming, Repair::TellAll) if !self.told_all && self.plan.is_none() => {
+                self.progress.step(now.mono);
+                let nothing = Told { digest: digest::Digest::new(), ..told.clone() };
+                self.told_all = true;
+                self.tell_digest(&[], true, &nothing, replica);
             }
             (Phase::Streaming, Repair::Plan(plan)) if self.plan.is_none() => {
-                if plan.logs.len() > MAX_LOGS {
-                    return Err(self.nonsense("plans too many logs"));
-                }
-                self.planned = plan.logs.iter().map(|p| p.slots).fold(0, u64::saturating_add);
-                self.plan = Some(plan);
+                self.progress.step(now.mono);
+                self.take_plan(plan, now, taken, replica)?;
             }
             (Phase::Streaming, Repair::Start(start)) if self.plan.is_some() => {
-                self.receiving = self.start_log(&start, now, peer_cooldown, replica)?;
+                self.start_log(&start, now, cooldown, replica)?;
             }
-            (Phase::Streaming, Repair::Slots(slots)) => self.slots(slots, replica)?,
-            (Phase::Streaming, Repair::End(end)) => {
-                self.end_log(&end, now, peer_cooldown, replica)?
-            }
+            (Phase::Streaming, Repair::Slots(slots)) => self.slots(slots, now, replica)?,
+            (Phase::Streaming, Repair::End(end)) => self.end_log(&end, now, cooldown, replica)?,
             (Phase::Streaming, Repair::Done) if self.plan.is_some() => return Ok(Pulled::Done),
             _ => return Err(self.nonsense("message out of turn")),
         }
@@ -230,90 +295,178 @@ impl Pull {
     }
 
     fn nonsense(&self, reason: &'static str) -> Fault {
-        Fault::peer(self.peer, reason, true)
+        Fault::sender(self.peer, reason)
     }
 
     fn tell_digest<S: Store>(
         &mut self,
         names: &[Hash8],
         same_roster: bool,
-        digest_sent_before: &digest::Digest,
+        told: &Told,
         replica: &mut Replica<S>,
     ) {
         self.phase = Phase::Streaming;
-        self.telling = replica.entries();
-        let full = digest_sent_before.is_empty();
-        let entries = changes(&self.telling, digest_sent_before);
-        let statements = if same_roster { Vec::new() } else { replica.roster.beyond(names) };
-        let digest = Digest { statements, full, entries, only: Vec::new() };
-        self.say(&Repair::Digest(digest), replica);
+        self.key = told.key;
+        self.number = told.number + 1 + u64::from(self.told_all);
+        self.telling = replica.entries(&told.key);
+        let since = if told.digest.is_empty() { 0 } else { told.number };
+        let entries = digest::changes(&self.telling, &told.digest);
+        let mut statements = if same_roster { Vec::new() } else { replica.roster.beyond(names) };
+        let mut parts = entries.chunks(DIGEST_ENTRIES).peekable();
+        loop {
+            let part = parts.next().unwrap_or_default();
+            let then = match (parts.peek().is_some(), self.beside_others) {
+                (true, _) => Then::More,
+                (false, true) => Then::Wait,
+                (false, false) => Then::Send,
+            };
+            let digest = Digest {
+                statements: std::mem::take(&mut statements),
+                key: self.key,
+                number: self.number,
+                since,
+                entries: part.to_vec(),
+                only: Vec::new(),
+                then,
+            };
+            self.say(&Repair::Digest(digest), replica);
+            if then != Then::More {
+                return;
+            }
+        }
     }
 
-    /// A log begins: decides whether to take it. `None` passes its slots over.
+    fn take_plan<S: Store>(
+        &mut self,
+        plan: Plan,
+        now: Now,
+        taken: &BTreeSet<LogId>,
+        replica: &mut Replica<S>,
+    ) -> Result<(), Fault> {
+        if plan.logs.len() > MAX_LOGS {
+            return Err(self.nonsense("plans too many logs"));
+        }
+        let wait = self.beside_others && self.is_comparison();
+        let unwanted = |p: &Planned| taken.contains(&p.log) || is_unwanted(p, replica);
+        let places = (0u32..).zip(&plan.logs);
+        let except: Vec<u32> =
+            places.filter(|(_, p)| wait && unwanted(p)).map(|(place, _)| place).collect();
+        let places = || (0u32..).zip(&plan.logs);
+        let mine = || places().filter(|(n, _)| except.binary_search(n).is_err()).map(|(_, p)| p);
+        self.planned = mine().map(|p| p.slots).fold(0, u64::saturating_add);
+        self.reserved = mine().map(|p| p.log).collect();
+        self.reserved_until = now.mono + LOG_HOLD_MS;
+        self.plan = Some(plan);
+        if wait {
+            self.say(&Repair::Except(except), replica);
+        }
+        Ok(())
+    }
+
+    /// A log begins: decides whether to take it; otherwise its slots are passed over.
     fn start_log<S: Store>(
         &mut self,
         start: &Start,
         now: Now,
-        peer_cooldown: &PeerCooldown,
+        cooldown: &PeerCooldown,
         replica: &mut Replica<S>,
-    ) -> Result<Option<Receiving>, Fault> {
+    ) -> Result<(), Fault> {
         let Some(header) = self.verified(&start.header, replica)? else {
-            return Ok(None);
+            self.receiving = None;
+            return Ok(());
         };
         let claim = header.header();
-        if claim.log != start.log {
-            return Err(self.nonsense("header of another log"));
+        let planned = |plan: &Plan| plan.logs.iter().any(|p| p.log == start.log);
+        if claim.log != start.log || !self.plan.as_ref().is_some_and(planned) {
+            return Err(self.nonsense("starts a log that it did not plan"));
         }
-        let distrusted = peer_cooldown.get(&(self.peer, start.log)).is_some_and(|t| *t > now.mono);
-        if distrusted || is_superfluous(&header, replica)? {
-            return Ok(None);
+        self.reserved.remove(&start.log);
+        let bound = claim.live_bytes.saturating_add(STAGE_SLACK);
+        if let Some(receiving) = &mut self.receiving
+            && receiving.branch.log == start.log
+            && receiving.upto == start.from
+            && receiving.grant == claim.grant
+        {
+            // It has grown while it was sent.
+            receiving.bound = bound;
+            return Ok(());
         }
-        if replica.own_log() == start.log {
+        self.stop_receiving(replica);
+        let cold = cooldown.get(&(self.peer, start.log)).is_some_and(|t| *t > now.mono);
+        if cold || is_superfluous(&header, replica)? {
+            return Ok(());
+        }
+        if replica.own == start.log {
             replica.own_head_elsewhere();
         }
         let Some(id) = self.target(start, &header, replica) else {
-            return Ok(None);
+            return Ok(());
         };
-        if replica.receiving.contains_key(&id) {
-            return Ok(None);
+        self.receiving = self.accept(id, start, &header, now, replica);
+        Ok(())
+    }
+
+    /// Takes a branch for this session, unless another has it or what is here does not fit.
+    fn accept<S: Store>(
+        &mut self,
+        id: BranchId,
+        start: &Start,
+        header: &VerifiedHeader,
+        now: Now,
+        replica: &mut Replica<S>,
+    ) -> Option<Receiving> {
+        let claim = header.header();
+        if replica.receiving.get(&id).is_some_and(|(_, until)| now.mono < *until) {
+            return None;
         }
-        if let Some(log) = replica.logs.get_mut(&id)
-            && log.staged.as_ref().is_some_and(|staged| staged.upto > claim.last_seq)
-        {
+        if !replica.logs.contains(&id) {
+            if !replica.make_room(start.log) {
+                return None;
+            }
+            let branch = replica.new_branch(id);
+            replica.logs.put(branch);
+        }
+        let branch = replica.logs.get(&id)?;
+        if branch.closed_to_repair() {
+            return None;
+        }
+        if branch.staged.as_ref().is_some_and(|staged| staged.upto > claim.last_seq) {
             // What is staged goes beyond what this peer can prove, and nobody may ever prove it: what
             // can be proven comes first.
-            log.drop_staged();
-            let write = log.write();
-            replica.persist(vec![write]);
+            let writes = replica.logs.record(id, Branch::drop_staged);
+            replica.fx.persist(writes);
             self.misunderstood = true;
-            return Ok(None);
+            return None;
         }
-        if !replica.logs.contains_key(&id) && !replica.make_room(start.log) {
-            return Ok(None);
-        }
-        let changed =
-            |log: &Branch| log.head.as_ref().is_some_and(|h| h.header().grant != claim.grant);
-        if replica.logs.get(&id).is_some_and(changed) {
+        if branch.head.as_ref().is_some_and(|h| h.header().grant != claim.grant) {
             // One log, one grant: what is here was not held against this one.
-            replica.doubt(id, false);
+            replica.proof_failed(id, false);
             self.misunderstood = true;
-            return Ok(None);
+            return None;
         }
-        let log = replica.logs.entry(id).or_insert_with(|| Branch::new(id));
-        let cursor = log.staged.as_ref().map_or_else(|| log.seq(), |staged| staged.upto);
-        if log.closed() {
-            return Ok(None);
-        }
+        let cursor = branch.staged.as_ref().map_or_else(|| branch.seq(), |staged| staged.upto);
         if start.from != cursor {
             self.misunderstood = true;
-            return Ok(None);
+            return None;
         }
+        let (linked, resumed) = (start.linked || branch.head.is_none(), branch.staged.is_some());
+        let expected = claim.live_bytes.saturating_sub(branch.totals.bytes());
+        let hold = (LOG_HOLD_MS + expected / SLOW_LINE_BYTES_PER_MS).min(u64::from(u32::MAX));
+        replica.receiving.insert(id, (self.session, now.mono + hold));
         let bound = claim.live_bytes.saturating_add(STAGE_SLACK);
-        let linked = start.linked || log.head.is_none();
-        let resumed = log.staged.is_some();
-        replica.receiving.insert(id, self.session);
-        let grant = claim.grant;
-        Ok(Some(Receiving { branch: id, upto: cursor, bound, linked, resumed, grant }))
+        Some(Receiving { branch: id, upto: cursor, bound, linked, resumed, grant: claim.grant })
+    }
+
+    fn stop_receiving<S>(&mut self, replica: &mut Replica<S>) {
+        if let Some(receiving) = self.receiving.take() {
+            self.release(&receiving.branch, replica);
+        }
+    }
+
+    fn release<S>(&self, id: &BranchId, replica: &mut Replica<S>) {
+        if replica.receiving.get(id).is_some_and(|(by, _)| *by == self.session) {
+            replica.receiving.remove(id);
+        }
     }
 
     /// The branch that a log's slots are for: the one they go on from, or one for the whole log.
@@ -324,18 +477,19 @@ impl Pull {
         replica: &Replica<S>,
     ) -> Option<BranchId> {
         if start.base != Hash8::default() {
-            let mut shown = replica.shown(start.log);
-            let base = shown.find(|branch| branch.head_hash().short8() == start.base)?;
+            let mut shown = replica.logs.shown(start.log);
+            let base = shown.find(|branch| self.key.short(&branch.head_hash()) == start.base)?;
             return (header.header().last_seq > base.seq()).then_some(base.id);
         }
         if !replica.has_room(start.log, &header.hash()) {
             return None;
         }
-        let fetching = replica.fetching(start.log).map(|branch| branch.id);
-        Some(fetching.unwrap_or_else(|| replica.fresh_branch(start.log)))
+        let fetching = replica.logs.fetching(start.log).map(|branch| branch.id);
+        Some(fetching.unwrap_or_else(|| replica.logs.fresh_id(start.log)))
     }
 
-    /// A header if it is genuine and allowed here; an unknown grant or version is nobody's fault.
+    /// A header if it is genuine and admissible here; what a newer version or roster explains is nobody's
+    /// fault.
     fn verified<S>(
         &self,
         bytes: &Bytes,
@@ -343,7 +497,9 @@ impl Pull {
     ) -> Result<Option<VerifiedHeader>, Fault> {
         match SignedHeader::decode(bytes).and_then(|h| h.verify(&replica.roster)) {
             Ok(header) => Ok(Some(header)),
-            Err(bad) if bad.damning() => Err(Fault::peer(self.peer, bad, true)),
+            Err(bad) if bad.blame(&self.peer) == Blame::Sender => {
+                Err(Fault::sender(self.peer, bad))
+            }
             Err(_) => Ok(None),
         }
     }
@@ -351,70 +507,97 @@ impl Pull {
     fn slots<S: Store>(
         &mut self,
         records: Vec<SlotRecord>,
+        now: Now,
         replica: &mut Replica<S>,
     ) -> Result<(), Fault> {
         if records.is_empty() || records.len() > CHUNK_SLOTS {
             return Err(self.nonsense("chunk of no or too many slots"));
         }
+        replica.fx.counters.slots_received += records.len() as u64;
+        let Some(receiving) = self.receiving.clone() else {
+            // Of a log that is not wanted: no progress.
+            replica.fx.counters.slots_in_vain += records.len() as u64;
+            return Ok(());
+        };
         self.received += records.len() as u64;
-        replica.counters.slots_received += records.len() as u64;
-        let Some(receiving) = &mut self.receiving else {
-            return Ok(());
-        };
         let id = receiving.branch;
-        // Revoked in the middle of it: what is left is passed over.
-        let Some(right) = replica.roster.right(&receiving.grant) else {
+        let mine = replica.receiving.get(&id).is_some_and(|(by, _)| *by == self.session);
+        // Another session has taken it over, or its author was revoked in the middle of it.
+        let Some(right) = replica.roster.right(&receiving.grant).filter(|_| mine) else {
+            self.receiving = None;
             return Ok(());
         };
+        let bytes: u64 = records.iter().map(|record| record.op.len() as u64 + 32).sum();
+        let mut upto = receiving.upto;
         let mut slots = Vec::with_capacity(records.len());
-        for record in records {
-            let op =
-                Op::decode(&id.log, &record.op).map_err(|b| Fault::peer(self.peer, b, true))?;
-            if record.seq <= receiving.upto {
-                return Err(Fault::peer(self.peer, "slots do not ascend", true));
+        for SlotRecord { seq, hlc, op: bytes } in records {
+            let op = match Op::decode(&id.log, &bytes) {
+                Ok(op) => op,
+                Err(bad) if bad.by_all() => return Err(Fault::sender(self.peer, bad)),
+                Err(bad) => {
+                    self.stop_receiving(replica);
+                    return Err(Fault::nobody(self.peer, bad));
+                }
+            };
+            if seq <= upto || !op.leaves_slot() {
+                return Err(self.nonsense("slots do not ascend"));
             }
-            if !op.key.starts_with(&right.prefix) {
-                return Err(Fault::peer(self.peer, "slot outside its author's prefix", true));
-            }
-            receiving.upto = record.seq;
-            let size = record.op.len();
-            slots.push((
-                Slot { log: id.log, seq: record.seq, hlc: record.hlc, op, size },
-                record.op,
-            ));
+            upto = seq;
+            let slot = Slot { log: id.log, seq, hlc, op, size: bytes.len() };
+            admissible_slot(right, &slot).map_err(|bad| Fault::sender(self.peer, bad))?;
+            slots.push((slot, bytes));
         }
-        let Some(log) = replica.logs.get(&id) else {
+        if let Some(receiving) = &mut self.receiving {
+            receiving.upto = upto;
+        }
+        self.progress.bytes(now.mono, bytes);
+        self.stage(&receiving, slots, upto, now, replica)
+    }
+
+    fn stage<S: Store>(
+        &mut self,
+        receiving: &Receiving,
+        mut slots: Vec<(Slot, Bytes)>,
+        upto: u64,
+        now: Now,
+        replica: &mut Replica<S>,
+    ) -> Result<(), Fault> {
+        let id = receiving.branch;
+        let Some(branch) = replica.logs.get(&id) else {
             return Ok(());
         };
-        if !receiving.linked && slots.iter().any(|(slot, _)| slot.hlc <= log.stamp()) {
+        if !receiving.linked && slots.iter().any(|(slot, _)| slot.hlc <= branch.stamp()) {
             // Stamps rise within a history: these were not written after our head. It is another one,
             // even if it should have everything of ours replaced.
-            self.receiving = None;
-            replica.receiving.remove(&id);
-            replica.doubt(id, false);
+            self.stop_receiving(replica);
+            replica.proof_failed(id, false);
             self.misunderstood = true;
             return Ok(());
         }
         // Gossip may have moved the head over some of these since the session began.
-        slots.retain(|(slot, _)| slot.seq > log.seq());
-        if slots.is_empty() || log.closed() {
+        let head = branch.seq();
+        slots.retain(|(slot, _)| slot.seq > head);
+        if branch.closed_to_repair() {
+            self.stop_receiving(replica);
             return Ok(());
         }
-        let change = log.stage(&slots, &replica.store)?;
-        let too_much = change.totals.bytes() > receiving.bound;
-        let upto = receiving.upto;
-        let mut writes = change.writes;
-        if let Some(log) = replica.logs.get_mut(&id) {
-            log.staged = Some(Staged { totals: change.totals, upto });
-            if too_much {
-                log.drop_staged();
-                self.receiving = None;
-            }
-            writes.push(log.write());
+        if slots.is_empty() {
+            return Ok(());
         }
-        replica.persist(writes);
+        let staging = branch.stage(&slots, &replica.store)?;
+        let too_much = staging.totals.bytes() > receiving.bound;
+        let mut writes = staging.writes;
+        writes.extend(replica.logs.record(id, |branch| {
+            branch.staged = Some(Staged { totals: staging.totals, upto });
+            branch.staged_at = now.mono;
+            if too_much {
+                branch.drop_staged();
+            }
+        }));
+        replica.fx.persist(writes);
         if too_much {
-            return Err(Fault::peer(self.peer, "sends more than the log's signed size", false));
+            self.stop_receiving(replica);
+            return Err(Fault::nobody(self.peer, "sends more than the log's signed size"));
         }
         Ok(())
     }
@@ -422,102 +605,100 @@ impl Pull {
     /// A log is all there: proves it and moves its head, or drops the claim.
     fn end_log<S: Store>(
         &mut self,
-        end: &End,
+        end: &Bytes,
         now: Now,
-        peer_cooldown: &mut PeerCooldown,
+        cooldown: &mut PeerCooldown,
         replica: &mut Replica<S>,
     ) -> Result<(), Fault> {
         let Some(receiving) = self.receiving.take() else {
             return Ok(());
         };
         let id = receiving.branch;
-        replica.receiving.remove(&id);
-        let Some(header) = self.verified(&end.header, replica)? else {
+        self.release(&id, replica);
+        let Some(header) = self.verified(end, replica)? else {
             return Ok(());
         };
         let claim = header.header();
         if claim.log != id.log || claim.last_seq < receiving.upto {
             return Err(self.nonsense("header does not cover the slots sent"));
         }
-        if !ranges_ascend(&end.gone, claim.last_seq) {
-            return Err(self.nonsense("ranges given up do not ascend"));
-        }
-        let Some(log) = replica.logs.get(&id) else {
+        let Some(branch) = replica.logs.get(&id) else {
             return Ok(());
         };
-        if claim.last_seq <= log.seq() || log.closed() {
+        if branch.closed_to_repair() || claim.grant != receiving.grant {
             return Ok(());
         }
-        if claim.grant != receiving.grant {
+        if claim.last_seq <= branch.seq() {
+            // Gossip was faster: what is set aside is here already.
+            if branch.staged.as_ref().is_some_and(|staged| staged.upto <= branch.seq()) {
+                let writes = replica.logs.record(id, |branch| branch.staged = None);
+                replica.fx.persist(writes);
+            }
+            self.progress.bytes(now.mono, LOG_BYTES);
             return Ok(());
         }
-        let change = log.forget(&end.gone, claim.live_count, &replica.store)?;
-        if proves(claim, &change.totals) {
-            let log = log.clone();
+        let totals = branch.staged.as_ref().map_or(&branch.totals, |staged| &staged.totals).clone();
+        if proves(&header, &totals) {
+            self.progress.bytes(now.mono, LOG_BYTES);
             replica.observe(&header, now);
-            self.flip(log, header, change.totals, change.writes, &end.gone, replica);
+            self.flip(id, header, totals, replica);
             return Ok(());
         }
-        if let Some(log) = replica.logs.get_mut(&id) {
-            log.drop_staged();
-            let write = log.write();
-            replica.persist(vec![write]);
-        }
+        let writes = replica.logs.record(id, Branch::drop_staged);
+        replica.fx.persist(writes);
         if receiving.resumed {
             self.misunderstood = true;
             return Ok(());
         }
-        replica.doubt(id, receiving.linked);
+        replica.proof_failed(id, receiving.linked);
         if !receiving.linked {
             // Nobody knew whether this goes on from what is here. It does not: it is asked for whole.
             self.misunderstood = true;
             return Ok(());
         }
-        peer_cooldown.retain(|_, until| *until > now.mono);
-        peer_cooldown.insert((self.peer, id.log), now.mono + PEER_COOLDOWN_MS);
+        cooldown.retain(|_, until| *until > now.mono);
+        cooldown.insert((self.peer, id.log), now.mono + PEER_COOLDOWN_MS);
         let reason = format!("what it sent of log {:?} is not what was signed", id.log);
-        Err(Fault::peer(self.peer, reason, false))
+        Err(Fault::nobody(self.peer, reason))
     }
 
     fn flip<S: Store>(
         &mut self,
-        mut log: Branch,
+        id: BranchId,
         header: VerifiedHeader,
         totals: crate::log::live_root::Totals,
-        mut writes: Vec<Write>,
-        gone: &[(u64, u64)],
         replica: &mut Replica<S>,
     ) {
-        let (base, seq) = (log.seq(), header.header().last_seq);
-        log.chore = match log.chore {
-            Chore::Supersede((from, _)) => Chore::Supersede((from, seq)),
-            _ if base > 0 => Chore::Supersede((base, seq)),
-            other => other,
-        };
-        log.extent = replica.extent(log.id.log);
-        log.totals = totals;
-        log.staged = None;
-        log.scrubbed = None;
-        log.frozen = None;
-        log.note_gone(seq, gone);
-        let id = log.id;
-        let whole = base == 0;
-        writes.push(Write::Header { branch: id, seq, bytes: header.bytes().clone() });
-        log.head = Some(header);
-        replica.logs.insert(id, log);
+        let extent = replica.extent(id.log);
+        let whole = replica.logs.get(&id).is_some_and(|branch| branch.head.is_none());
+        let mut writes: Vec<Write> = Vec::new();
+        writes.extend(replica.logs.edit(id, |branch| {
+            branch.extent = extent;
+            branch.flip(header, totals)
+        }));
         replica.proof_failures.remove(&id.log);
         if whole {
             replica.place_whole(id);
         }
-        writes.extend(replica.logs.get(&id).map(Branch::write));
-        replica.persist(writes);
-        replica.resolve_aside(id.log);
-        replica.resolve_cut(id.log);
-        replica.note_moved(id);
-        replica.out.push_back(Output::Advanced);
-        replica.counters.logs_repaired += 1;
+        writes.extend(replica.logs.record(id, |branch| {
+            // An own log that others gave back is not written on: somewhere there may be more of it.
+            if branch.state == BranchState::Live && branch.id.log == replica.own && whole {
+                branch.state = BranchState::Closed;
+            }
+        }));
+        replica.fx.counters.logs_repaired += 1;
+        replica.after_head_moved(id, writes);
         self.learned = true;
     }
+}
+
+/// Whether what is planned would not be taken, as far as can be said before it begins.
+fn is_unwanted<S: Store>(planned: &Planned, replica: &Replica<S>) -> bool {
+    let known = |b: &Branch| b.frozen == Some(planned.head) || b.head_hash() == planned.head;
+    replica.logs.branches(planned.log).any(known)
+        || replica.logs.at_cut(planned.log)
+        || !replica.log_counts(planned.log)
+        || !replica.has_room(planned.log, &planned.head)
 }
 
 /// Whether a log with this header is here already, cannot be taken in, or must not.
@@ -526,27 +707,10 @@ fn is_superfluous<S: Store>(
     replica: &Replica<S>,
 ) -> Result<bool, StoreError> {
     let (log, hash) = (header.header().log, header.hash());
-    let known_bad = |b: &Branch| b.frozen == Some(hash);
-    let unjudged = |b: &Branch| b.standing == Standing::Unjudged && b.head_hash() == hash;
-    Ok(replica.branches(log).any(|b| known_bad(b) || unjudged(b))
-        || replica.at_cut(log)
-        || replica.over_quota(header.header())
+    let unjudged = |b: &Branch| b.state == BranchState::Unjudged && b.head_hash() == hash;
+    Ok(replica.logs.branches(log).any(unjudged)
+        || replica.refuses(header)
+        || replica.logs.at_cut(log)
+        || !replica.log_counts(log)
         || replica.stands(header)? == Stands::Here)
-}
-
-/// The entries of logs that the peer was digest_sent_before otherwise of; of one that was let go of, that nothing is
-/// there.
-fn changes(telling: &[Entry], digest_sent_before: &digest::Digest) -> Vec<Entry> {
-    let now = digest::group(telling.iter().copied());
-    let differing =
-        now.iter().filter(|(log, entries)| digest_sent_before.get(log) != Some(entries));
-    let gone = digest_sent_before
-        .keys()
-        .filter(|log| !now.contains_key(log))
-        .map(|log| Entry::nothing(*log));
-    let mut entries: Vec<Entry> =
-        differing.flat_map(|(_, entries)| entries.iter().copied()).collect();
-    entries.extend(gone);
-    entries.sort_unstable();
-    entries
 }

@@ -2,13 +2,16 @@
 
 use std::collections::VecDeque;
 
-use crate::id::{BranchId, DeviceId, Hash8, LogId};
+use crate::codec::Bytes;
 use crate::io::{Fault, Output, SessionId};
-use crate::limits::{CHUNK_BYTES, CHUNK_SLOTS, MAX_BRANCHES, MAX_LOGS, MAX_STATEMENTS};
+use crate::limits::{
+    CHUNK_BYTES, CHUNK_SLOTS, DIGEST_ENTRIES, MAX_BRANCHES, MAX_LOGS, MAX_STATEMENTS, STAGE_SLACK,
+};
 use crate::log::branch::Branch;
 use crate::log::commit::VerifiedHeader;
-use crate::message::{self, Digest, End, Plan, Planned, Repair, SlotRecord, Start, Statements};
-use crate::repair::digest::{self, Entry};
+use crate::message::{self, Digest, Plan, Planned, Repair, SlotRecord, Start, Statements, Then};
+use crate::model::id::{BranchId, DeviceId, Hash8, LogId};
+use crate::repair::digest::{self, DigestKey, Entry};
 use crate::replica::Replica;
 use crate::roster::Extent;
 use crate::store::{Store, StoreError};
@@ -24,6 +27,16 @@ pub(crate) enum Served {
     PeerIsAhead,
 }
 
+/// What a peer has told of itself on this connection.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Heard {
+    /// Under which its heads are cut short.
+    pub(crate) key: DigestKey,
+    /// Which of its digests this is; 0: none.
+    pub(crate) number: u64,
+    pub(crate) digest: digest::Digest,
+}
+
 /// A branch being sent.
 #[derive(Debug)]
 struct Sending {
@@ -35,7 +48,18 @@ struct Sending {
     linked: bool,
     /// Sent up to here.
     cursor: u64,
-    started: bool,
+    /// The size that was announced; nothing: it is still to be started.
+    announced: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Answers requests.
+    Answering,
+    /// Has planned, and waits to hear what is not wanted.
+    Waiting,
+    /// Sends what is planned.
+    Streaming,
 }
 
 /// One session that serves one peer.
@@ -46,7 +70,11 @@ pub(crate) struct Serve {
     outbox: VecDeque<Vec<u8>>,
     ready: bool,
     sending: VecDeque<Sending>,
-    streaming: bool,
+    phase: Phase,
+    /// The parts of a digest that have come so far.
+    entries: Vec<Entry>,
+    /// Bytes of slots sent since they were last asked for.
+    sent: u64,
 }
 
 impl Serve {
@@ -57,26 +85,38 @@ impl Serve {
             outbox: VecDeque::new(),
             ready: false,
             sending: VecDeque::new(),
-            streaming: false,
+            phase: Phase::Answering,
+            entries: Vec::new(),
+            sent: 0,
         }
     }
 
     /// The session can take one more frame.
-    pub(crate) fn ready<S: Store>(&mut self, replica: &mut Replica<S>) -> Result<(), Fault> {
+    pub(crate) fn set_ready(&mut self) {
         self.ready = true;
-        self.pump(replica)
     }
 
-    fn pump<S: Store>(&mut self, replica: &mut Replica<S>) -> Result<(), Fault> {
+    /// Whether what it would send next are slots: that is what a peer's budget is for.
+    pub(crate) fn is_streaming(&self) -> bool {
+        self.phase == Phase::Streaming && self.outbox.is_empty()
+    }
+
+    /// Bytes of slots sent since this was last asked.
+    pub(crate) fn take_sent(&mut self) -> u64 {
+        std::mem::take(&mut self.sent)
+    }
+
+    /// Sends the next frame if the session can take one.
+    pub(crate) fn pump<S: Store>(&mut self, replica: &mut Replica<S>) -> Result<(), Fault> {
         if !self.ready {
             return Ok(());
         }
-        if self.outbox.is_empty() && self.streaming {
+        if self.is_streaming() {
             self.next_chunk(replica)?;
         }
         if let Some(frame) = self.outbox.pop_front() {
             self.ready = false;
-            replica.out.push_back(Output::SendFrame(self.session, frame));
+            replica.fx.push(Output::SendFrame(self.session, frame));
         }
         Ok(())
     }
@@ -85,88 +125,129 @@ impl Serve {
         self.outbox.push_back(message::encode(message));
     }
 
-    /// Takes one frame.
+    fn nonsense(&self, reason: &'static str) -> Fault {
+        Fault::sender(self.peer, reason)
+    }
+
+    /// Takes one frame; what it asks for is sent by [`Serve::pump`].
     pub(crate) fn frame<S: Store>(
         &mut self,
         bytes: &[u8],
-        digest_received: &mut digest::Digest,
+        heard: &mut Heard,
         replica: &mut Replica<S>,
     ) -> Result<Served, Fault> {
-        let message: Repair = message::decode(bytes).map_err(|bad| {
-            let damning = !matches!(bad, message::BadMessage::Version(_));
-            Fault::peer(self.peer, bad, damning)
-        })?;
-        let mut served = Served::Nothing;
-        match message {
+        let message: Repair = message::decode(bytes).map_err(|bad| bad.fault(self.peer))?;
+        match (self.phase, message) {
             // One request may wait at a time: who asks on without reading the answers is cut off.
-            _ if self.streaming || self.outbox.len() > 1 => {
-                return Err(Fault::peer(self.peer, "request out of turn", true));
+            (Phase::Answering, _) if self.outbox.len() > 1 => {
+                return Err(self.nonsense("request out of turn"));
             }
-            Repair::Hello(state) if state == replica.state_hash() => {
-                self.say(&Repair::Same(replica.caught_up));
-                served = Served::Equal;
+            (Phase::Answering, Repair::Hello(state)) if state == replica.state_hash() => {
+                self.say(&Repair::Same(replica.complete.into()));
+                return Ok(Served::Equal);
             }
-            Repair::Hello(_) => self.say(&Repair::Differs(replica.roster.hash())),
-            Repair::Roster(names) if names.len() <= MAX_STATEMENTS => {
+            (Phase::Answering, Repair::Hello(_)) => {
+                self.say(&Repair::Differs(replica.roster.hash()));
+            }
+            (Phase::Answering, Repair::Roster(names)) if names.len() <= MAX_STATEMENTS => {
                 let missing = replica.roster.beyond(&names);
                 let names = replica.roster.names();
                 self.say(&Repair::Statements(Statements { missing, names }));
             }
-            Repair::Digest(digest) => served = self.digest(digest, digest_received, replica)?,
-            _ => return Err(Fault::peer(self.peer, "request that makes no sense", true)),
+            (Phase::Answering, Repair::Digest(digest)) => {
+                return self.digest(digest, heard, replica);
+            }
+            (Phase::Waiting, Repair::Except(places)) if places.len() <= self.sending.len() => {
+                let mut place = 0u32;
+                self.sending.retain(|_| {
+                    place += 1;
+                    places.binary_search(&(place - 1)).is_err()
+                });
+                self.phase = Phase::Streaming;
+            }
+            _ => return Err(self.nonsense("request out of turn")),
         }
-        self.pump(replica)?;
-        Ok(served)
+        Ok(Served::Nothing)
     }
 
     fn digest<S: Store>(
         &mut self,
-        digest: Digest,
-        digest_received: &mut digest::Digest,
+        mut digest: Digest,
+        heard: &mut Heard,
         replica: &mut Replica<S>,
     ) -> Result<Served, Fault> {
         let ascending = digest.entries.windows(2).all(|pair| pair[0] < pair[1])
-            && digest.only.windows(2).all(|pair| pair[0] < pair[1]);
-        if !ascending || digest.entries.len() > MAX_LOGS || digest.only.len() > MAX_LOGS {
-            return Err(Fault::peer(self.peer, "digest is out of order or too long", true));
+            && digest.only.windows(2).all(|pair| pair[0] < pair[1])
+            && self.entries.last().zip(digest.entries.first()).is_none_or(|(a, b)| a < b);
+        let most = DIGEST_ENTRIES.max(digest.only.len() * (MAX_BRANCHES + 1));
+        let few = digest.entries.len() <= most
+            && digest.only.len() <= DIGEST_ENTRIES
+            && self.entries.len() + digest.entries.len() <= MAX_LOGS * (MAX_BRANCHES + 1);
+        if !ascending || !few {
+            return Err(self.nonsense("digest is out of order or too long"));
         }
         replica.take_statements_of(self.peer, &digest.statements)?;
-        self.streaming = true;
         if !digest.only.is_empty() {
-            self.plan(&digest::group(digest.entries), &digest.only, replica)?;
+            self.phase = Phase::Streaming;
+            let asked = digest::group(digest.entries);
+            self.plan(&asked, &digest.key, &digest.only, replica)?;
             return Ok(Served::Nothing);
         }
-        if digest.full {
-            digest_received.clear();
+        self.entries.append(&mut digest.entries);
+        if digest.then == Then::More {
+            return Ok(Served::Nothing);
         }
-        for (log, mut entries) in digest::group(digest.entries) {
-            // Only logs that count are remembered: what a peer may make us keep is bounded.
-            if replica.roster.extent(&log) != Extent::Nothing && digest_received.len() < MAX_LOGS {
+        let entries = std::mem::take(&mut self.entries);
+        let known = heard.number == digest.since && heard.key == digest.key;
+        if digest.since != 0 && !known {
+            // It goes on from what was told on a connection that this side has lost.
+            self.say(&Repair::TellAll);
+            return Ok(Served::Nothing);
+        }
+        self.remember(&digest, entries, heard, replica);
+        self.phase = if digest.then == Then::Wait { Phase::Waiting } else { Phase::Streaming };
+        self.plan(&heard.digest, &heard.key, &[], replica)?;
+        let ahead = self.look_for_news(heard, replica)?;
+        Ok(if ahead { Served::PeerIsAhead } else { Served::Nothing })
+    }
+
+    /// Only logs that count are remembered: what a peer may make us keep is bounded.
+    fn remember<S: Store>(
+        &self,
+        digest: &Digest,
+        entries: Vec<Entry>,
+        heard: &mut Heard,
+        replica: &Replica<S>,
+    ) {
+        if digest.since == 0 {
+            heard.digest.clear();
+        }
+        (heard.key, heard.number) = (digest.key, digest.number);
+        for (log, mut entries) in digest::group(entries) {
+            if replica.roster.extent(&log) != Extent::Nothing && replica.log_counts(log) {
                 entries.truncate(MAX_BRANCHES + 1);
-                digest_received.insert(log, entries);
+                heard.digest.insert(log, entries);
             }
         }
-        self.plan(digest_received, &[], replica)?;
-        let ahead = self.look_for_news(digest_received, replica)?;
-        Ok(if ahead { Served::PeerIsAhead } else { Served::Nothing })
     }
 
     /// Works out what to send, the log with least to send first.
     fn plan<S: Store>(
         &mut self,
-        digest_received: &digest::Digest,
+        theirs: &digest::Digest,
+        key: &DigestKey,
         only: &[LogId],
         replica: &Replica<S>,
     ) -> Result<(), Fault> {
         let mut planned = Vec::new();
         let mut whole_before = None;
-        for branch in replica.logs.values().filter(|branch| branch.shown()) {
+        for branch in replica.logs.iter().filter(|branch| branch.shown()) {
             let log = branch.id.log;
             if !only.is_empty() && only.binary_search(&log).is_err() {
                 continue;
             }
-            let theirs = digest_received.get(&log).map_or(&[][..], Vec::as_slice);
-            let Some(mut sending) = offer(branch, theirs, replica)? else { continue };
+            let entries = theirs.get(&log).map_or(&[][..], Vec::as_slice);
+            let Some(mut sending) = offer(branch, entries, key, replica)? else { continue };
             if sending.base == 0 && whole_before == Some(log) {
                 // What the other side has staged belongs to the history that is sent before this.
                 sending.cursor = 0;
@@ -181,11 +262,12 @@ impl Serve {
             .iter()
             .map(|(left, count, s)| Planned {
                 log: s.branch.log,
-                seq: replica.head(&s.branch),
+                seq: replica.logs.head(&s.branch),
+                head: replica.logs.get(&s.branch).map(Branch::head_hash).unwrap_or_default(),
                 slots: *left.min(count),
             })
             .collect();
-        self.say(&Repair::Plan(Plan { whole: replica.caught_up, logs }));
+        self.say(&Repair::Plan(Plan { complete: replica.complete.into(), logs }));
         self.sending = planned.into_iter().map(|(.., sending)| sending).collect();
         Ok(())
     }
@@ -194,21 +276,17 @@ impl Serve {
     /// log.
     fn look_for_news<S: Store>(
         &self,
-        digest_received: &digest::Digest,
+        heard: &Heard,
         replica: &mut Replica<S>,
     ) -> Result<bool, Fault> {
         let mut ahead = false;
-        for (log, theirs) in digest_received {
+        for (log, theirs) in &heard.digest {
             for entry in theirs.iter().filter(|entry| entry.seq > 0) {
-                let news = is_news(entry, theirs, replica)?;
-                if news && *log == replica.own_log() {
+                let news = is_news(entry, theirs, &heard.key, replica)?;
+                if news && *log == replica.own {
                     replica.own_head_claimed(self.peer);
                 }
                 ahead |= news;
-            }
-            let refused = theirs.iter().any(|entry| entry.refused.is_some());
-            if refused && log.author == replica.me {
-                replica.root_disputed(self.peer, *log);
             }
         }
         Ok(ahead)
@@ -216,54 +294,56 @@ impl Serve {
 
     /// Puts the next piece of the stream into the outbox.
     fn next_chunk<S: Store>(&mut self, replica: &Replica<S>) -> Result<(), StoreError> {
-        let Some(sending) = self.sending.front_mut() else {
-            self.streaming = false;
-            self.say(&Repair::Done);
-            return Ok(());
-        };
-        let Some((log, head)) =
-            replica.logs.get(&sending.branch).and_then(|log| Some((log, log.head.as_ref()?)))
-        else {
-            self.sending.pop_front();
-            return self.next_chunk(replica);
-        };
-        let header = head.bytes().clone();
-        if !sending.started {
-            sending.started = true;
-            let start = Start {
-                log: log.id.log,
-                base: sending.head,
-                linked: sending.linked,
-                from: sending.cursor,
-                header,
+        loop {
+            let Some(sending) = self.sending.front_mut() else {
+                self.phase = Phase::Answering;
+                self.say(&Repair::Done);
+                return Ok(());
             };
-            self.say(&Repair::Start(start));
-            return Ok(());
-        }
-        let (id, seq) = (log.id, log.seq());
-        let chunk =
-            replica.store.slots_after(&id, sending.cursor, seq, CHUNK_SLOTS, CHUNK_BYTES)?;
-        if let Some(last) = chunk.last() {
+            let there = replica.logs.get(&sending.branch).filter(|branch| branch.shown());
+            let Some((branch, head)) = there.and_then(|b| Some((b, b.head.as_ref()?))) else {
+                // Dropped or set aside meanwhile: nothing of it can be proven any more.
+                self.sending.pop_front();
+                continue;
+            };
+            let header = head.bytes().clone();
+            let grown = head.header().live_bytes;
+            if sending.announced.is_none_or(|size| grown > size.saturating_add(STAGE_SLACK / 2)) {
+                sending.announced = Some(grown);
+                let start = Start {
+                    log: branch.id.log,
+                    base: sending.head,
+                    linked: sending.linked,
+                    from: sending.cursor,
+                    header,
+                };
+                self.say(&Repair::Start(start));
+                return Ok(());
+            }
+            let (id, seq) = (branch.id, branch.seq());
+            let after = sending.cursor;
+            let chunk = replica.store.slots_after(&id, after, seq, CHUNK_SLOTS, CHUNK_BYTES)?;
+            let Some(last) = chunk.last() else {
+                self.sending.pop_front();
+                self.say(&Repair::End(header));
+                return Ok(());
+            };
             sending.cursor = last.seq;
             let mut slots = Vec::with_capacity(chunk.len());
             for raw in chunk {
                 if raw.op.is_empty() {
                     return Err(StoreError::Damaged { branch: id, seq: raw.seq });
                 }
-                if log.is_latest(&raw, seq, &replica.store)? {
+                if branch.is_latest(&raw, seq, &replica.store)? {
+                    self.sent += raw.op.len() as u64;
                     slots.push(SlotRecord::from(raw));
                 }
             }
-            if slots.is_empty() {
-                return self.next_chunk(replica);
+            if !slots.is_empty() {
+                self.say(&Repair::Slots(slots));
+                return Ok(());
             }
-            self.say(&Repair::Slots(slots));
-        } else {
-            let gone = log.gone_since(sending.base);
-            self.sending.pop_front();
-            self.say(&Repair::End(End { header, gone }));
         }
-        Ok(())
     }
 }
 
@@ -272,13 +352,13 @@ impl Serve {
 fn offer<S: Store>(
     branch: &Branch,
     theirs: &[Entry],
+    key: &DigestKey,
     replica: &Replica<S>,
 ) -> Result<Option<Sending>, StoreError> {
-    let head = branch.head_hash().short8();
+    let head = key.short(&branch.head_hash());
     let proven = || theirs.iter().filter(|entry| entry.seq > 0);
     let has = proven().any(|entry| entry.seq == branch.seq() && entry.head == head);
-    let full = proven().filter(|entry| entry.head < head).count() >= MAX_BRANCHES;
-    if has || full || theirs.iter().any(|entry| entry.refused == Some(head)) {
+    if has || theirs.iter().any(|entry| entry.refused == Some(head)) {
         return Ok(None);
     }
     let from = |entry: &Entry, linked| Sending {
@@ -287,14 +367,14 @@ fn offer<S: Store>(
         head: entry.head,
         linked,
         cursor: entry.staged.max(entry.seq),
-        started: false,
+        announced: None,
     };
     if let Some(wanted) = theirs.iter().find(|entry| entry.seq == 0) {
         return Ok(Some(from(wanted, true)));
     }
     let (mut best, mut all_apart) = (None, true);
     for entry in proven() {
-        match relation(branch, entry, replica)? {
+        match relation(branch, entry, key, replica)? {
             Relation::GoesOn => best = Some((true, *entry)),
             Relation::Unknown => {
                 all_apart = false;
@@ -325,10 +405,11 @@ enum Relation {
 fn relation<S: Store>(
     branch: &Branch,
     entry: &Entry,
+    key: &DigestKey,
     replica: &Replica<S>,
 ) -> Result<Relation, StoreError> {
-    let is = |other: &Branch| other.seq() == entry.seq && other.head_hash().short8() == entry.head;
-    if replica.shown(branch.id.log).any(is) {
+    let is = |b: &Branch| b.seq() == entry.seq && key.short(&b.head_hash()) == entry.head;
+    if replica.logs.shown(branch.id.log).any(is) {
         return Ok(Relation::Apart);
     }
     if entry.seq > branch.seq() {
@@ -337,26 +418,39 @@ fn relation<S: Store>(
     let Some(stored) = replica.store.header(&branch.id, entry.seq)? else {
         return Ok(Relation::Unknown);
     };
-    let passed = VerifiedHeader::from_store(&stored).map(|header| header.hash().short8());
-    Ok(if passed == Ok(entry.head) { Relation::GoesOn } else { Relation::Apart })
+    let passed = header_hash(&stored).map(|hash| key.short(&hash));
+    Ok(if passed == Some(entry.head) { Relation::GoesOn } else { Relation::Apart })
+}
+
+fn header_hash(stored: &Bytes) -> Option<crate::model::id::Hash> {
+    VerifiedHeader::from_store(stored).ok().map(|header| header.hash())
 }
 
 /// Whether a history that the other side has is none of those here, nor known to be part of one.
 fn is_news<S: Store>(
     entry: &Entry,
     theirs: &[Entry],
+    key: &DigestKey,
     replica: &Replica<S>,
 ) -> Result<bool, StoreError> {
-    if replica.at_cut(entry.log) || replica.roster.extent(&entry.log) == Extent::Nothing {
+    let gone = replica.roster.extent(&entry.log) == Extent::Nothing;
+    if gone || replica.logs.at_cut(entry.log) || !replica.log_counts(entry.log) {
         return Ok(false);
     }
-    for branch in replica.shown(entry.log) {
-        let head = branch.head_hash().short8();
+    if replica
+        .logs
+        .branches(entry.log)
+        .any(|b| b.frozen.is_some_and(|h| key.short(&h) == entry.head))
+    {
+        return Ok(false);
+    }
+    for branch in replica.logs.shown(entry.log) {
+        let head = key.short(&branch.head_hash());
         if branch.seq() == entry.seq && head == entry.head {
             return Ok(false);
         }
         let both = theirs.iter().any(|e| e.seq == branch.seq() && e.head == head);
-        match relation(branch, entry, replica)? {
+        match relation(branch, entry, key, replica)? {
             Relation::GoesOn => return Ok(false),
             // The other side holds both: then neither is part of the other.
             Relation::Unknown if entry.seq < branch.seq() && !both => return Ok(false),

@@ -1,5 +1,6 @@
 //! Admitting devices: tickets, and introductions between members who have not heard of each other.
 
+use super::Replica;
 use crate::codec::{self, Bytes};
 use crate::id::DeviceId;
 use crate::io::{InviteRefused, Knock, Output, Token};
@@ -8,7 +9,6 @@ use crate::limits::{
     MAX_TICKETS,
 };
 use crate::message;
-use crate::replica::Replica;
 use crate::roster::ticket::{
     Introduce, Invite, JoinAnswer, JoinRequest, Redeem, Refusal, TicketRecord, Use, UsedBy, Welcome,
 };
@@ -24,7 +24,7 @@ impl<S: Store> Replica<S> {
             let record = TicketRecord::new(&secret, invite);
             self.keep_ticket(record);
         }
-        self.out.push_back(Output::Invited(token, result));
+        self.fx.push(Output::Invited(token, result));
     }
 
     fn check_invite(&mut self, now: Now, invite: &Invite) -> Result<(), InviteRefused> {
@@ -50,12 +50,12 @@ impl<S: Store> Replica<S> {
         for id in &old {
             self.tickets.remove(id);
         }
-        self.persist(old.into_iter().map(|id| Write::RemoveTicket { id }).collect());
+        self.fx.persist(old.into_iter().map(|id| Write::RemoveTicket { id }).collect());
     }
 
     fn keep_ticket(&mut self, record: TicketRecord) {
         let id = record.id();
-        self.persist(vec![Write::Ticket { id, record: Bytes(codec::encode(&record)) }]);
+        self.fx.persist(vec![Write::Ticket { id, record: Bytes(codec::encode(&record)) }]);
         self.tickets.insert(id, record);
     }
 
@@ -69,7 +69,7 @@ impl<S: Store> Replica<S> {
             None => Err(Refusal::Invalid),
         };
         let answer = answer.unwrap_or_else(JoinAnswer::Refused);
-        self.out.push_back(Output::Answer(token, message::encode(&answer)));
+        self.fx.push(Output::Answer(token, message::encode(&answer)));
     }
 
     fn redeem(
@@ -122,7 +122,7 @@ impl<S: Store> Replica<S> {
         if self.take_statements(&[statement], true).unwrap_or(0) == 0 {
             return Err(Refusal::Unable);
         }
-        self.out.push_back(Output::Admitted { device, label, check_words });
+        self.fx.push(Output::Admitted { device, label, check_words });
         Ok(self.welcome(&device))
     }
 
@@ -141,7 +141,7 @@ impl<S: Store> Replica<S> {
             None if self.knocks.len() >= MAX_KNOCKS => Err(Refusal::Unable),
             _ => {
                 self.knocks.insert(device, (knock.clone(), None));
-                self.out.push_back(Output::Knocked(knock));
+                self.fx.push(Output::Knocked(knock));
                 Err(Refusal::Unconfirmed)
             }
         }
@@ -205,7 +205,7 @@ impl<S: Store> Replica<S> {
             swarm: self.roster.swarm(),
             statements: self.roster.path(&self.me),
         });
-        self.out.push_back(Output::Ask(peer, message::encode(&request)));
+        self.fx.push(Output::Ask(peer, message::encode(&request)));
     }
 
     /// Takes the answer to an introduction.

@@ -4,16 +4,13 @@
 //! them as it was there, proven by the header at the cut: who is behind goes on up to it, who went
 //! beyond fetches that state afresh and meanwhile shows what it holds at or below.
 
-use std::collections::BTreeSet;
-
+use super::Replica;
 use crate::codec::Bytes;
-use crate::id::{BranchId, DeviceId, LogId};
 use crate::io::{Output, RevokeRefused, Token};
-use crate::limits::{MAX_CUTS, MAX_LOGS, MAX_LOGS_PER_AUTHOR, MAX_REVOKE, MAX_UNPROVEN_LOGS};
-use crate::log::branch::{Branch, Chore, Standing};
-use crate::log::commit::{Header, VerifiedHeader};
-use crate::replica::Replica;
-use crate::replica::log_set;
+use crate::limits::{MAX_CUTS, MAX_REVOKE};
+use crate::log::branch::{Branch, BranchState, Chore};
+use crate::log::commit::VerifiedHeader;
+use crate::model::id::{BranchId, DeviceId, LogId};
 use crate::roster::Extent;
 use crate::store::Store;
 
@@ -21,42 +18,52 @@ impl<S: Store> Replica<S> {
     /// The roster changed: works out how far each log counts now.
     pub(crate) fn recut(&mut self) {
         let me = self.me;
-        let mut writes = Vec::new();
+        let ids: Vec<BranchId> = self.logs.iter().map(|branch| branch.id).collect();
         let mut moved = Vec::new();
-        for branch in self.logs.values_mut() {
-            let log = branch.id.log;
+        for id in ids {
+            let Some(branch) = self.logs.get(&id) else { continue };
             let granted = |head: &VerifiedHeader| self.roster.right(&head.header().grant).is_some();
             let founded = branch.head.as_ref().is_none_or(granted);
-            if log.author == me {
+            if id.log.author == me {
                 // Whatever others make of it, the own copy stays readable. What a member wrote under a
                 // grant that counts no more is written again under the one that does.
                 let rewrite = !founded && self.roster.member(&me).is_some() && branch.shown();
                 if rewrite && branch.chore == Chore::None {
-                    branch.standing = Standing::Aside;
-                    branch.chore = Chore::Salvage(0);
-                    branch.left = true;
-                    writes.push(branch.write());
+                    let writes = self.logs.record(id, |branch| {
+                        branch.state = BranchState::Quarantined;
+                        branch.chore = Chore::Salvage(0);
+                    });
+                    self.fx.persist(writes);
                 }
                 continue;
             }
             let before = branch.extent;
-            branch.extent = if founded { self.roster.extent(&log) } else { Extent::Nothing };
-            if branch.extent == Extent::Nothing && branch.chore != Chore::Drop {
-                branch.give_up();
-                writes.push(branch.write());
+            let extent = if founded { self.roster.extent(&id.log) } else { Extent::Nothing };
+            if extent == before {
+                continue;
             }
-            if branch.extent != before {
-                moved.push(branch.id);
+            let beyond = match extent {
+                Extent::Upto(cut) => branch.staged.as_ref().is_some_and(|s| s.upto > cut.seq),
+                Extent::Open | Extent::Nothing => false,
+            };
+            self.logs.edit(id, |branch| branch.extent = extent);
+            if extent == Extent::Nothing {
+                let writes = self.logs.record(id, Branch::give_up);
+                self.fx.persist(writes);
+            } else if beyond {
+                // What was set aside beyond the end outlives no revocation.
+                let writes = self.logs.record(id, Branch::drop_staged);
+                self.fx.persist(writes);
             }
+            moved.push(id);
         }
-        self.persist(writes);
         if !moved.is_empty() {
-            self.unsettled = true;
-            self.out.push_back(Output::Advanced);
+            self.ask_all = true;
+            self.fx.push(Output::Advanced);
         }
-        for branch in moved {
-            self.resolve_cut(branch.log);
-            self.note_moved(branch);
+        for id in moved {
+            self.resolve_cut(id.log);
+            self.note_moved(id);
         }
     }
 
@@ -67,82 +74,25 @@ impl<S: Store> Replica<S> {
 
     /// Once a log is here as it was when a revocation ended it, its other histories go.
     pub(crate) fn resolve_cut(&mut self, log: LogId) {
-        if !self.at_cut(log) {
+        if !self.logs.at_cut(log) {
             return;
         }
-        let mut writes = Vec::new();
-        for (_, branch) in self.logs.range_mut(log_set::all(log)) {
-            if !branch.at_cut() && branch.chore != Chore::Drop {
-                branch.give_up();
-                writes.push(branch.write());
-            }
+        let others: Vec<BranchId> = self
+            .logs
+            .branches(log)
+            .filter(|branch| !branch.at_cut() && !branch.dropping())
+            .map(|branch| branch.id)
+            .collect();
+        for id in others {
+            let writes = self.logs.record(id, Branch::give_up);
+            self.fx.persist(writes);
         }
-        self.persist(writes);
-    }
-
-    /// Whether a log can be followed that is not here yet. An author that opens more logs than anybody
-    /// honest loses those with the greatest ids, so that all replicas keep the same.
-    pub(crate) fn make_room(&mut self, log: LogId) -> bool {
-        let first = BranchId::from(LogId { epoch: 0, shard: 0, ..log });
-        let last = BranchId {
-            number: u16::MAX,
-            ..LogId { epoch: u32::MAX, shard: u16::MAX, ..log }.into()
-        };
-        let theirs = || self.logs.range(first..=last).map(|(_, branch)| branch);
-        let proven = |branch: &&Branch| branch.head.is_some() && branch.chore != Chore::Drop;
-        let kept: BTreeSet<LogId> = theirs().filter(proven).map(|branch| branch.id.log).collect();
-        if self.logs.len() >= MAX_LOGS {
-            return false;
-        }
-        if kept.contains(&log) || log.author == self.me {
-            return true;
-        }
-        let idle = |branch: &&Branch| {
-            let busy = branch.chore == Chore::Drop || self.receiving.contains_key(&branch.id);
-            branch.head.is_none() && !busy
-        };
-        let unproven: Vec<BranchId> = theirs().filter(idle).map(|branch| branch.id).collect();
-        let crowded = unproven.len() >= MAX_UNPROVEN_LOGS;
-        let worst = unproven.last().filter(|_| crowded).copied();
-        self.evict(worst.into_iter().collect());
-        let greatest = kept.last().filter(|_| kept.len() >= MAX_LOGS_PER_AUTHOR).copied();
-        if greatest.is_some_and(|greatest| log > greatest) {
-            return false;
-        }
-        let its = |log| self.branches(log).map(|branch| branch.id).collect();
-        self.evict(greatest.map(its).unwrap_or_default());
-        true
-    }
-
-    fn evict(&mut self, branches: Vec<BranchId>) {
-        let mut writes = Vec::new();
-        for id in branches {
-            if let Some(branch) = self.logs.get_mut(&id) {
-                branch.give_up();
-                writes.push(branch.write());
-            }
-        }
-        self.persist(writes);
-    }
-
-    /// Whether a log with this header would take its author over the quota of the grant that it cites:
-    /// all logs under that grant count together.
-    pub(crate) fn over_quota(&self, header: &Header) -> bool {
-        let Some(max) = self.roster.right(&header.grant).and_then(|right| right.max_bytes) else {
-            return false;
-        };
-        let heads = self.logs.values().filter_map(|log| log.head.as_ref());
-        let others = heads
-            .map(VerifiedHeader::header)
-            .filter(|other| other.grant == header.grant && other.log != header.log);
-        let others = others.map(|other| other.live_bytes).fold(0, u64::saturating_add);
-        others.saturating_add(header.live_bytes) > max
     }
 
     /// Takes a device out, or leaves: its logs end where they are here.
     pub(crate) fn revoke(&mut self, token: Token, device: DeviceId) {
         let result = self.try_revoke(device);
-        self.out.push_back(Output::Revoked(token, result));
+        self.fx.push(Output::Revoked(token, result));
     }
 
     /// Whether this device may take that one out now.
@@ -175,16 +125,16 @@ impl<S: Store> Replica<S> {
     /// Whether some log of a revoked device is not here as it was at its end.
     pub(crate) fn lacks_cut(&self, device: DeviceId) -> bool {
         let revoked = self.roster.revocation(&device);
-        revoked.is_some_and(|revoked| revoked.cuts().any(|(log, _)| !self.at_cut(*log)))
+        revoked.is_some_and(|revoked| revoked.cuts().any(|(log, _)| !self.logs.at_cut(*log)))
     }
 
     /// The header at which each log of a device ends here: of a forked log its longest history, of too
     /// many logs those that hold most.
     fn heads_to_cut_at(&self, device: DeviceId) -> Vec<Bytes> {
-        let mut logs: Vec<LogId> = self.logs.keys().map(|id| id.log).collect();
+        let mut logs: Vec<LogId> =
+            self.logs.of_author(device).map(|branch| branch.id.log).collect();
         logs.dedup();
-        logs.retain(|log| log.author == device);
-        let longest = |log: &LogId| self.shown(*log).max_by_key(|b| (b.seq(), b.head_hash()));
+        let longest = |log: &LogId| self.logs.shown(*log).max_by_key(|b| (b.seq(), b.head_hash()));
         let mut heads: Vec<&Branch> = logs.iter().filter_map(longest).collect();
         heads.sort_by_key(|log| (std::cmp::Reverse(log.totals.count()), log.id));
         heads.truncate(MAX_CUTS);

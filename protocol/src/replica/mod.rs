@@ -2,7 +2,9 @@
 //! Knows nothing of sessions or timers.
 
 mod admission;
-pub(crate) mod log_set;
+mod damage;
+pub(crate) mod effects;
+pub(crate) mod histories;
 mod membership;
 pub(crate) mod pending_commits;
 pub(crate) mod scrubber;
@@ -10,31 +12,35 @@ mod writer;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use self::log_set::Stands;
+use self::effects::Effects;
+use self::histories::{Comparison, Stands};
+use self::pending_commits::PendingCommits;
 use crate::codec::{self, Bytes};
-use crate::crypto::DeviceKey;
-use crate::id::{BranchId, DeviceId, Hash, LogId, Version};
-use crate::io::{Change, Counters, Fault, Knock, LogStatus, Output, SessionId, Token, Verdict};
-use crate::log::branch::{Branch, Chore, Gone, Standing};
-use crate::log::commit::{
-    self, Header, SignedCommit, SignedHeader, VerifiedCommit, VerifiedHeader,
+use crate::crypto::{self, DeviceKey, Domain};
+use crate::io::{
+    Blame, Change, Counters, Fault, Knock, LogStatus, Output, SessionId, Token, Verdict,
 };
+use crate::limits::MAX_LOGS_PER_AUTHOR;
+use crate::log::branch::{Advance, Advanced, Branch, proves};
+use crate::log::commit::{self, SignedCommit, SignedHeader, VerifiedCommit, VerifiedHeader};
+use crate::log::log_set::LogSet;
 use crate::message::{self, Gossip};
+use crate::model::cell::Cell;
+use crate::model::id::{BranchId, DeviceId, Hash, Hash8, LogId};
+use crate::model::view::View;
 use crate::plant::{self, Plant};
 use crate::random::Random;
-use crate::repair::digest::{self, Entry};
-use crate::replica::pending_commits::PendingCommits;
+use crate::repair::digest::{DigestKey, Entry};
 use crate::roster::ticket::TicketRecord;
 use crate::roster::{BadStatement, Extent, Roster};
 use crate::store::{Recovered, Store, StoreError, Write};
 use crate::time::{HybridClock, Now};
-use crate::view::View;
 
 /// What became of a commit or header from elsewhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Taken {
     /// Applied, or already known.
-    Settled,
+    Placed,
     /// Something of this log up to there is missing here: pull it.
     Gap { log: LogId, upto: u64 },
     /// It is of another history than those here: pull whatever the peer has.
@@ -45,37 +51,37 @@ pub(crate) struct Replica<S> {
     pub(crate) key: DeviceKey,
     pub(crate) me: DeviceId,
     pub(crate) roster: Roster,
-    pub(crate) logs: BTreeMap<BranchId, Branch>,
-    pub(crate) tickets: BTreeMap<crate::id::Hash8, TicketRecord>,
+    pub(crate) logs: LogSet,
+    pub(crate) tickets: BTreeMap<Hash8, TicketRecord>,
     /// Devices that wait for a person's word, and what was said: in memory only.
     pub(crate) knocks: BTreeMap<DeviceId, (Knock, Option<bool>)>,
     pub(crate) store: S,
     pub(crate) random: Random,
-    pub(crate) out: VecDeque<Output>,
-    pub(crate) caught_up: bool,
-    /// Was whole, until something had to be set aside.
+    pub(crate) fx: Effects,
+    /// Whether it has once had all that its peers had.
+    pub(crate) complete: bool,
+    /// Was complete, until something had to be set aside.
     pub(crate) mending: bool,
-    pub(crate) counters: Counters,
+    /// The log that local writes go to.
     pub(crate) own: LogId,
-    pub(crate) closes: Option<Version>,
+    /// The head at which a peer in memory left its log when it last stopped: written on once it is here.
+    pub(crate) resumable: Option<(LogId, Hash)>,
     pub(crate) clock: HybridClock,
     pub(crate) held: PendingCommits,
-    /// Logs that moved and may have held commits to go on with.
+    /// Branches that moved and may have held commits to go on with.
     moved: BTreeSet<BranchId>,
     /// The branch that scrubbing was last through with in this round.
     pub(crate) scrubbed_upto: Option<BranchId>,
     /// Branches that may be damaged here: to be checked before all others.
     pub(crate) suspects: BTreeSet<BranchId>,
-    /// Peers that called a header of an own log wrong.
-    pub(crate) root_disputes: BTreeSet<(DeviceId, LogId)>,
-    /// Branches that a session is receiving.
-    pub(crate) receiving: BTreeMap<BranchId, SessionId>,
+    /// Branches that a session is receiving, and until when no other may take its place.
+    pub(crate) receiving: BTreeMap<BranchId, (SessionId, u64)>,
     /// How often in a row what was offered of a log proved false.
     pub(crate) proof_failures: BTreeMap<LogId, u32>,
-    /// How far logs count has changed: others are to be asked for what is missing now.
-    pub(crate) unsettled: bool,
-    /// Slots were handed to storage in this call: reads do not see them before the next.
-    unread: bool,
+    /// Histories being compared, step by step.
+    pub(crate) comparisons: BTreeMap<BranchId, Comparison>,
+    /// How far logs count has changed, or something is missing: others are to be asked for it now.
+    pub(crate) ask_all: bool,
     /// Peers that made us leave a log by a claim they did not prove: once each.
     pub(crate) alarmed: BTreeSet<DeviceId>,
     pub(crate) queue: VecDeque<(Token, Vec<Change>)>,
@@ -93,9 +99,10 @@ impl<S: Store> Replica<S> {
         let me = key.id();
         let mut roster = roster;
         roster.restore(&recovered.statements);
-        let mut logs = BTreeMap::new();
+        let newest: BTreeMap<BranchId, Bytes> = recovered.heads.into_iter().collect();
+        let mut logs = LogSet::default();
         for (id, record) in &recovered.logs {
-            logs.insert(*id, Branch::from_record(*id, record)?);
+            logs.put(Branch::open(*id, record, newest.get(id), &store)?);
         }
         let mut tickets = BTreeMap::new();
         for (id, record) in &recovered.tickets {
@@ -104,27 +111,28 @@ impl<S: Store> Replica<S> {
                 tickets.insert(*id, record);
             }
         }
+        let damaged = logs.has_quarantined();
+        let resumable = recovered.resumable.as_ref().and_then(|bytes| {
+            let header = VerifiedHeader::from_store(bytes).ok()?;
+            (header.header().log.author == me).then(|| (header.header().log, header.hash()))
+        });
         let mut replica = Self {
             own: LogId { author: me, epoch: 0, shard: 0 },
-            caught_up: recovered.caught_up,
-            mending: !recovered.caught_up
-                && logs
-                    .values()
-                    .any(|log: &Branch| log.was_whole && log.standing == Standing::Aside),
+            complete: recovered.caught_up && !damaged,
+            mending: damaged
+                && (recovered.caught_up || logs.iter().any(|b| b.quarantined() && b.was_complete)),
             clock: HybridClock::default(),
-            closes: None,
-            counters: Counters::default(),
+            resumable,
             held: PendingCommits::default(),
             moved: BTreeSet::new(),
             scrubbed_upto: None,
             suspects: BTreeSet::new(),
-            root_disputes: BTreeSet::new(),
             receiving: BTreeMap::new(),
             proof_failures: BTreeMap::new(),
-            unsettled: false,
-            unread: false,
+            comparisons: BTreeMap::new(),
+            ask_all: false,
             alarmed: BTreeSet::new(),
-            out: VecDeque::new(),
+            fx: Effects::default(),
             queue: VecDeque::new(),
             random: Random::new(entropy),
             key,
@@ -135,54 +143,29 @@ impl<S: Store> Replica<S> {
             knocks: BTreeMap::new(),
             store,
         };
-        let newest = replica
-            .logs
-            .values()
-            .filter(|log| log.id.log.author == me && replica.branches(log.id.log).all(|b| !b.left))
-            .filter_map(|log| Some((log.head.as_ref()?.header().hlc, log.id.log)))
-            .max();
-        if let Some((_, own)) = newest {
-            replica.own = own;
+        if damaged && recovered.caught_up {
+            replica.fx.persist(vec![Write::CaughtUp(false)]);
         }
-        if fresh_epoch && !plant::is(Plant::ReuseEpoch) || newest.is_none() {
-            replica.rotate();
-        }
+        replica.choose_log(fresh_epoch);
         replica.recut();
+        replica.logs.refresh();
         Ok(replica)
-    }
-
-    /// Leaves the own log for good and goes on in a new one.
-    pub(crate) fn rotate(&mut self) {
-        let mut left = Vec::new();
-        for (_, log) in self.logs.range_mut(log_set::all(self.own)) {
-            log.left = true;
-            left.push(log.write());
-            if let Some(head) = &log.head {
-                let (seq, hash) = (head.header().last_seq, head.hash().short8());
-                self.closes = Some(Version { log: self.own, seq, hash });
-            }
-        }
-        self.persist(left);
-        loop {
-            self.own.epoch = u32::try_from(self.random.next() >> 32).unwrap_or(1);
-            if self.branches(self.own).next().is_none() {
-                return;
-            }
-        }
     }
 
     // ---- what a replica has -------------------------------------------------------------------
 
-    /// What this replica says in a digest, ascending. Of a log that is set aside it says that nothing is
-    /// there, for the others may think otherwise.
-    pub(crate) fn entries(&self) -> Vec<Entry> {
+    /// What this replica says in a digest under this key, ascending. Of a log that is set aside it says
+    /// that nothing is there, for the others may think otherwise.
+    pub(crate) fn entries(&self, key: &DigestKey) -> Vec<Entry> {
         let mut entries: Vec<Entry> = Vec::with_capacity(self.logs.len());
-        let mut branches = self.logs.values().peekable();
+        let mut branches = self.logs.iter().peekable();
         while let Some(branch) = branches.next() {
             let log = branch.id.log;
-            entries.extend(branch.entry());
+            if branch.shown() || branch.fetching() {
+                entries.push(Entry::of(branch, key));
+            }
             let last = branches.peek().is_none_or(|next| next.id.log != log);
-            let wanted = log.author == self.me || self.roster.extent(&log) != Extent::Nothing;
+            let wanted = log.author == self.me || branch.extent != Extent::Nothing;
             if last && wanted && entries.last().is_none_or(|entry| entry.log != log) {
                 entries.push(Entry::nothing(log));
             }
@@ -194,80 +177,39 @@ impl<S: Store> Replica<S> {
     /// A number that is another one after anything that others may lack has come to be here.
     pub(crate) fn moves(&self) -> u64 {
         let Counters { commits_signed, commits_applied, logs_repaired, set_aside, .. } =
-            self.counters;
-        commits_signed
-            + commits_applied
-            + logs_repaired
-            + set_aside
-            + self.roster.statements() as u64
+            self.fx.counters;
+        let statements = self.roster.statements() as u64;
+        commits_signed + commits_applied + logs_repaired + set_aside + statements
     }
 
-    pub(crate) fn state_hash(&self) -> Hash {
-        // What lies beyond a log's end and cannot be replaced yet is offered to nobody, but it is shown
-        // in part: two replicas that show different parts are not equal.
-        let beyond =
-            self.logs.values().filter(|log| log.remains().is_some()).map(Branch::head_entry);
-        let entries: Vec<Entry> = self.entries().into_iter().chain(beyond).collect();
-        digest::state_hash(&self.roster.hash(), entries.iter())
-    }
-
-    pub(crate) fn heads(&self) -> BTreeMap<BranchId, u64> {
-        let upto = |log: &Branch| match &log.staged {
-            Some(staged) if plant::is(Plant::ShowStaged) => staged.upto,
-            _ => self.visible(&log.id),
-        };
-        let all = self.logs.values().map(|log| (log.id, upto(log)));
-        all.filter(|(_, upto)| *upto > 0).collect()
-    }
-
-    pub(crate) fn own_log(&self) -> LogId {
-        self.own
-    }
-
-    pub(crate) fn held(&self) -> usize {
-        self.held.len()
+    /// Hash of roster and of every proven head: equal replicas, equal hashes.
+    pub(crate) fn state_hash(&mut self) -> Hash {
+        let (roster, logs) = (self.roster.hash(), self.logs.hash());
+        crypto::hash(Domain::Digest, &[roster.as_bytes(), logs.as_bytes()])
     }
 
     pub(crate) fn log_status(&self) -> Vec<LogStatus> {
-        let one = |log: &Branch| LogStatus {
-            branch: log.id,
-            seq: if log.shown() { log.seq() } else { 0 },
-            slots: log.totals.count(),
-            bytes: log.totals.bytes(),
-            stamp: log.head.as_ref().map_or(0, |head| head.header().hlc.millis()),
-            staged: log.staged.as_ref().map_or(0, |staged| staged.upto),
-            frozen: log.frozen,
-            forked: log.forked || self.shown(log.id.log).nth(1).is_some(),
-            aside: log.standing == Standing::Aside,
+        let one = |branch: &Branch| LogStatus {
+            branch: branch.id,
+            seq: if branch.shown() { branch.seq() } else { 0 },
+            slots: branch.totals.count(),
+            bytes: branch.totals.bytes(),
+            stamp: branch.stamp().millis(),
+            staged: branch.staged.as_ref().map_or(0, |staged| staged.upto),
+            frozen: branch.frozen,
+            forked: branch.forked || self.logs.several(branch.id.log),
+            aside: branch.quarantined(),
         };
-        let counts = |log: &&Branch| {
-            let there = log.head.is_some() || log.staged.is_some() || log.frozen.is_some();
-            there && log.chore != Chore::Drop
+        let counts = |branch: &&Branch| {
+            let there = branch.head.is_some() || branch.staged.is_some() || branch.frozen.is_some();
+            there && !branch.dropping()
         };
-        self.logs.values().filter(counts).map(one).collect()
+        self.logs.iter().filter(counts).map(one).collect()
     }
 
-    /// A new call begins: storage has taken whatever earlier calls handed out.
-    pub(crate) fn begin(&mut self) {
-        self.unread = false;
-    }
-
-    /// Whether slots were written in this call, so that storage must not be read for slots again.
-    pub(crate) fn unread(&self) -> bool {
-        self.unread
-    }
-
-    pub(crate) fn persist(&mut self, writes: Vec<Write>) {
-        self.unread |= writes.iter().any(|w| {
-            matches!(w, Write::Slot { .. } | Write::RemoveSlot { .. } | Write::Header { .. })
-        });
-        if !writes.is_empty() {
-            self.out.push_back(Output::Persist(writes));
-        }
-    }
-
-    pub(crate) fn view(&self, key: &[u8]) -> Result<View, StoreError> {
-        View::merge(&self.store.slots(key)?, |branch| self.visible(branch))
+    pub(crate) fn view(&self, cell: &Cell) -> Result<View, StoreError> {
+        let heads = self.logs.heads();
+        View::merge(&self.store.slots(&cell.index_key())?, |branch| heads.of(branch))
     }
 
     // ---- commits of others --------------------------------------------------------------------
@@ -285,14 +227,14 @@ impl<S: Store> Replica<S> {
         let known = checked.as_ref().is_ok_and(|commit| self.knows(commit.header()));
         let checked = match checked {
             Ok(commit) if plant::is(Plant::PunishGap) => {
-                let gap = self.next_of(commit.header().header()).is_none();
+                let gap = self.logs.next_of(commit.header().header()).is_none();
                 if gap && !known { Err(commit::BadCommit::Signature) } else { Ok(commit) }
             }
             checked => checked,
         };
         let commit = self.judge(token, from, known, checked)?;
         self.clock.observe(commit.header().header().hlc, now);
-        self.place(commit)
+        self.place(commit, now)
     }
 
     /// Takes an announcement in: says whether there is something to pull.
@@ -306,14 +248,15 @@ impl<S: Store> Replica<S> {
         let known = checked.as_ref().is_ok_and(|header| self.knows(header));
         let header = self.judge(token, from, known, checked)?;
         let claim = header.header();
-        if self.at_cut(claim.log) || self.over_quota(claim) {
-            return Ok(Taken::Settled);
+        if self.logs.at_cut(claim.log) || !self.log_counts(claim.log) || self.refuses(&header) {
+            return Ok(Taken::Placed);
         }
         Ok(match self.stands(&header)? {
-            Stands::Here | Stands::Old => Taken::Settled,
+            Stands::Here | Stands::Old => Taken::Placed,
             Stands::Beyond => Taken::Gap { log: claim.log, upto: claim.last_seq },
             Stands::Apart => {
-                self.mark_forked(claim.log);
+                let writes = self.logs.mark_forked(claim.log);
+                self.fx.persist(writes);
                 Taken::Apart
             }
         })
@@ -335,33 +278,66 @@ impl<S: Store> Replica<S> {
         let (verdict, result) = match checked {
             Ok(good) if known => (Verdict::Ignore, Ok(good)),
             Ok(good) => (Verdict::Accept, Ok(good)),
-            Err(bad) if bad.damning() => (Verdict::Reject, Err(Fault::peer(from, bad, true))),
-            Err(bad) => (Verdict::Ignore, Err(Fault::peer(from, bad, false))),
+            Err(bad) if bad.blame(&from) == Blame::Sender => {
+                (Verdict::Reject, Err(Fault::sender(from, bad)))
+            }
+            Err(bad) => (Verdict::Ignore, Err(Fault::nobody(from, bad))),
         };
-        self.count(verdict);
-        self.out.push_back(Output::Verdict(token, verdict));
+        self.fx.count(verdict);
+        self.fx.push(Output::Verdict(token, verdict));
         result
     }
 
-    fn count(&mut self, verdict: Verdict) {
-        match verdict {
-            Verdict::Accept => {}
-            Verdict::Reject => self.counters.rejected += 1,
-            Verdict::Ignore => self.counters.ignored += 1,
-        }
+    /// Whether a log is among those of its author that count: the greatest epochs known here. An own log
+    /// that is here does until it was written again elsewhere.
+    pub(crate) fn log_counts(&self, log: LogId) -> bool {
+        let known = self.logs.epochs(log.author);
+        let greater = known.range(log..).filter(|other| **other > log).count();
+        let own = log.author == self.me && known.contains(&log);
+        greater < MAX_LOGS_PER_AUTHOR || own
     }
 
-    fn place(&mut self, commit: VerifiedCommit) -> Result<Taken, Fault> {
+    /// A log comes to count: those of its author with the least epochs make room.
+    pub(crate) fn make_room(&mut self, log: LogId) -> bool {
+        if !self.log_counts(log) {
+            return false;
+        }
+        if log.author == self.me {
+            return true;
+        }
+        let mut known = self.logs.epochs(log.author);
+        known.insert(log);
+        let surplus = known.len().saturating_sub(MAX_LOGS_PER_AUTHOR);
+        let old: Vec<LogId> = known.into_iter().take(surplus).collect();
+        let stale = |b: &&Branch| old.contains(&b.id.log) && !b.dropping();
+        let ids: Vec<BranchId> =
+            self.logs.of_author(log.author).filter(stale).map(|b| b.id).collect();
+        for id in ids {
+            let writes = self.logs.record(id, Branch::give_up);
+            self.fx.persist(writes);
+        }
+        true
+    }
+
+    /// Whether a header is one that proved wrong here.
+    pub(crate) fn refuses(&self, header: &VerifiedHeader) -> bool {
+        let hash = header.hash();
+        self.logs.branches(header.header().log).any(|branch| branch.frozen == Some(hash))
+    }
+
+    fn place(&mut self, commit: VerifiedCommit, now: Now) -> Result<Taken, Fault> {
         let header = commit.header().header();
         let log = header.log;
         // It may have been held while its author was revoked.
-        if !self.roster.admits(commit.header()) || self.at_cut(log) || self.over_quota(header) {
-            return Ok(Taken::Settled);
+        let counts = self.roster.admits(commit.header()) && self.log_counts(log);
+        if !counts || self.logs.at_cut(log) || self.refuses(commit.header()) {
+            return Ok(Taken::Placed);
         }
         match self.stands(commit.header())? {
-            Stands::Here | Stands::Old => return Ok(Taken::Settled),
+            Stands::Here | Stands::Old => return Ok(Taken::Placed),
             Stands::Apart => {
-                self.mark_forked(log);
+                let writes = self.logs.mark_forked(log);
+                self.fx.persist(writes);
                 return Ok(Taken::Apart);
             }
             Stands::Beyond => {}
@@ -370,78 +346,94 @@ impl<S: Store> Replica<S> {
             self.own_head_elsewhere();
         }
         let gap = Taken::Gap { log, upto: header.last_seq };
-        let Some(branch) = self.next_of(header) else {
-            self.held.push(commit);
+        let Some(id) = self.logs.next_of(header) else {
+            self.held.push(commit, now.mono);
             return Ok(gap);
         };
-        let branch = match self.logs.get(&branch).cloned() {
+        let branch = match self.logs.get(&id).cloned() {
             Some(branch) => branch,
-            None if !self.make_room(log) => return Ok(Taken::Settled),
-            None => Branch::new(branch),
+            None if !self.make_room(log) => return Ok(Taken::Placed),
+            None => self.new_branch(id),
         };
-        if branch.unsettled() {
-            self.held.push(commit);
+        if branch.purging() {
+            self.held.push(commit, now.mono);
             return Ok(gap);
         }
-        let change = branch.advance(commit.slots(), &header.retired, &self.store)?;
-        let stamps_rise = branch.head.as_ref().is_none_or(|head| head.header().hlc < header.hlc);
-        if !stamps_rise || !proves(header, &change.totals) {
+        let stamps_rise = branch.head.is_none() || branch.stamp() < header.hlc;
+        // One log, one grant: its first header fixes it.
+        let granted = branch.head.as_ref().is_none_or(|head| head.header().grant == header.grant);
+        if !stamps_rise || !granted {
             self.freeze(branch, commit.header().hash());
-            return Ok(Taken::Settled);
+            return Ok(Taken::Placed);
         }
-        self.counters.commits_applied += 1;
-        self.settle(branch, &commit, change);
-        Ok(Taken::Settled)
+        let change = match branch.advance(commit.slots(), &self.store)? {
+            Advanced::By(change) => change,
+            Advanced::StagedApart => {
+                let writes = self.logs.record(id, Branch::drop_staged);
+                self.fx.persist(writes);
+                self.held.push(commit, now.mono);
+                return Ok(gap);
+            }
+        };
+        if !proves(commit.header(), change.totals()) {
+            self.freeze(branch, commit.header().hash());
+            return Ok(Taken::Placed);
+        }
+        self.fx.counters.commits_applied += 1;
+        self.advance_head(branch, &commit, *change);
+        Ok(Taken::Placed)
     }
 
-    /// A log moved or came to rest: what was held for it may go on.
+    /// A branch as the roster lets it count.
+    pub(crate) fn new_branch(&self, id: BranchId) -> Branch {
+        let mut branch = Branch::new(id);
+        branch.extent = self.extent(id.log);
+        branch
+    }
+
+    /// A branch moved or came to rest: what was held for it may go on.
     pub(crate) fn note_moved(&mut self, id: BranchId) {
         self.moved.insert(id);
     }
 
     /// Applies one held commit that fits now; says whether there may be more. One a call: the next
     /// one's sums are worked out from what this one writes.
-    pub(crate) fn apply_held(&mut self) -> Result<bool, Fault> {
-        while !self.unread
+    pub(crate) fn apply_held(&mut self, now: Now) -> Result<bool, Fault> {
+        while !self.fx.unread()
             && let Some(id) = self.moved.pop_first()
         {
-            let (seq, unsettled) =
-                self.logs.get(&id).map_or((0, false), |log| (log.seq(), log.unsettled()));
-            if !unsettled && let Some(commit) = self.held.next(&id.log, seq) {
-                self.place(commit)?;
+            let (seq, purging) =
+                self.logs.get(&id).map_or((0, false), |log| (log.seq(), log.purging()));
+            if !purging && let Some(commit) = self.held.next(&id.log, seq) {
+                self.place(commit, now)?;
             }
         }
         Ok(!self.moved.is_empty())
     }
 
-    /// Moves a log's head over a commit whose root is right (or was just computed).
-    pub(crate) fn settle(
+    /// Moves a branch's head over a commit whose root is right (or was just computed).
+    pub(crate) fn advance_head(
         &mut self,
-        mut log: Branch,
+        mut branch: Branch,
         commit: &VerifiedCommit,
-        change: crate::log::branch::Change,
+        change: Advance,
     ) {
-        let header = commit.header().header().clone();
-        log.extent = self.extent(log.id.log);
-        log.totals = change.totals;
-        log.scrubbed = change.scrubbed;
-        log.frozen = None;
-        log.note_gone(header.last_seq, &header.retired);
-        let mut writes = change.writes;
-        writes.push(Write::Header {
-            branch: log.id,
-            seq: header.last_seq,
-            bytes: commit.header().bytes().clone(),
-        });
-        log.head = Some(commit.header().clone());
-        writes.push(log.write());
-        let id = log.id;
-        self.moved.insert(id);
-        self.logs.insert(id, log);
-        self.persist(writes);
+        let id = branch.id;
+        branch.extent = self.extent(id.log);
+        let mut writes = branch.go_on(commit.header().clone(), change);
+        self.logs.put(branch);
+        writes.extend(self.logs.record_one());
+        self.after_head_moved(id, writes);
+    }
+
+    /// What follows wherever a head has moved: the writes are made durable, what waited for the log is
+    /// looked at again, readers are told.
+    pub(crate) fn after_head_moved(&mut self, id: BranchId, writes: Vec<Write>) {
+        self.fx.persist(writes);
         self.resolve_cut(id.log);
         self.resolve_aside(id.log);
-        self.out.push_back(Output::Advanced);
+        self.moved.insert(id);
+        self.fx.push(Output::Advanced);
     }
 
     /// Follows a stamp that repair brought.
@@ -462,7 +454,7 @@ impl<S: Store> Replica<S> {
         spread: bool,
     ) -> Result<usize, BadStatement> {
         let (fresh, refused) = self.insert_statements(batch, spread);
-        refused.into_iter().find(BadStatement::damning).map_or(Ok(fresh), Err)
+        refused.into_iter().find(BadStatement::by_all).map_or(Ok(fresh), Err)
     }
 
     /// As [`Self::take_statements`], from a member.
@@ -472,7 +464,7 @@ impl<S: Store> Replica<S> {
         batch: &[Bytes],
     ) -> Result<(), Fault> {
         let taken = self.take_statements(batch, false);
-        taken.map(|_| ()).map_err(|bad| Fault::peer(peer, bad, true))
+        taken.map(|_| ()).map_err(|bad| Fault::sender(peer, bad))
     }
 
     /// Takes a gossiped statement in, with its verdict.
@@ -485,14 +477,15 @@ impl<S: Store> Replica<S> {
         let (fresh, refused) = self.insert_statements(&[statement], false);
         let bad = refused.into_iter().next();
         let verdict = match &bad {
-            Some(bad) if bad.damning() => Verdict::Reject,
+            Some(bad) if bad.by_all() => Verdict::Reject,
             None if fresh > 0 => Verdict::Accept,
             _ => Verdict::Ignore,
         };
-        self.count(verdict);
-        self.out.push_back(Output::Verdict(token, verdict));
+        self.fx.count(verdict);
+        self.fx.push(Output::Verdict(token, verdict));
         match bad {
-            Some(bad) => Err(Fault::peer(from, &bad, bad.damning())),
+            Some(bad) if bad.by_all() => Err(Fault::sender(from, bad)),
+            Some(bad) => Err(Fault::nobody(from, bad)),
             None => Ok(()),
         }
     }
@@ -506,34 +499,22 @@ impl<S: Store> Replica<S> {
             .iter()
             .map(|(name, bytes)| Write::Statement { name: *name, bytes: bytes.clone() })
             .collect();
-        self.persist(writes);
+        self.fx.persist(writes);
         if spread {
             for (_, bytes) in fresh {
-                self.out.push_back(Output::Publish(message::encode(&Gossip::Statement(bytes))));
+                self.fx.push(Output::Publish(message::encode(&Gossip::Statement(bytes))));
             }
         }
         if count > 0 {
             self.recut();
-            if before != members(&self.roster) {
-                self.out.push_back(Output::MembersChanged);
+            let after = members(&self.roster);
+            for gone in before.difference(&after) {
+                self.held.drop_author(*gone);
+            }
+            if before != after {
+                self.fx.push(Output::MembersChanged);
             }
         }
         (count, refused)
-    }
-}
-
-/// Whether a header's signed sums are these.
-pub(crate) fn proves(header: &Header, totals: &crate::log::live_root::Totals) -> bool {
-    if plant::is(Plant::SkipRoot) {
-        return true;
-    }
-    header.live_count == totals.count()
-        && header.live_bytes == totals.bytes()
-        && header.live_root == totals.root()
-}
-
-impl Branch {
-    pub(crate) fn note_gone(&mut self, at: u64, retired: &[(u64, u64)]) {
-        self.gone.extend(retired.iter().map(|(from, to)| Gone { at, from: *from, to: *to }));
     }
 }

@@ -4,22 +4,14 @@
 //! The sums keep up with a log that moves on: its new slots lie after the place reached, and what they
 //! replace before that place is taken out of the sums as it is taken out of the log.
 
-use crate::id::BranchId;
+use super::Replica;
 use crate::limits::{
     SCRUB_BYTES, SCRUB_EVERY_MS, SCRUB_FAST_MS, SCRUB_FAST_SLOTS, SCRUB_REST_MS, SCRUB_SLOTS,
 };
-use crate::log::branch::{Branch, Chore};
-use crate::log::live_root::Totals;
+use crate::log::branch::{Branch, Chore, proves};
+use crate::model::id::BranchId;
 use crate::plant::{self, Plant};
-use crate::replica::{Replica, proves};
 use crate::store::{RawSlot, Store, StoreError};
-
-/// How far a branch was read, and the sums of what was read.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Scrubbed {
-    pub(crate) upto: u64,
-    pub(crate) totals: Totals,
-}
 
 /// What comes after a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,7 +35,7 @@ impl Next {
 impl<S: Store> Replica<S> {
     /// Asks for everything to be read now, at a higher rate.
     pub(crate) fn scrub_all(&mut self) {
-        self.suspects = self.logs.values().filter(|log| log.shown()).map(|log| log.id).collect();
+        self.suspects = self.logs.iter().filter(|log| log.shown()).map(|log| log.id).collect();
     }
 
     /// Branches that wait to be read at the higher rate.
@@ -58,7 +50,7 @@ impl<S: Store> Replica<S> {
     pub(crate) fn scrub(&mut self) -> Result<Next, StoreError> {
         let fast = !self.suspects.is_empty();
         let pause = if fast { SCRUB_FAST_MS } else { SCRUB_EVERY_MS };
-        if self.unread() {
+        if self.fx.unread() {
             return Ok(Next::Step(pause));
         }
         let Some(id) = self.scrub_which().filter(|_| !plant::is(Plant::ScrubOff)) else {
@@ -74,18 +66,21 @@ impl<S: Store> Replica<S> {
         let mut sums = log.scrubbed.clone().unwrap_or_default();
         let step = self.store.slots_after(&id, sums.upto, log.seq(), count, SCRUB_BYTES)?;
         for raw in &step {
-            sums.totals.add(&self.read_again(raw)?);
+            let slot = self.read_again(raw)?;
+            if !log.is_superseded(raw.seq) {
+                sums.totals.add(&slot);
+            }
             sums.upto = raw.seq;
         }
-        self.counters.scrubbed += step.len() as u64;
+        self.fx.counters.scrubbed += step.len() as u64;
         if step.is_empty() || sums.upto >= log.seq() {
-            let sound = log.head.as_ref().is_none_or(|head| proves(head.header(), &sums.totals));
+            let sound = log.head.as_ref().is_none_or(|head| proves(head, &sums.totals));
             self.scrub_passed(id);
             if !sound {
                 self.set_aside(id);
             }
-        } else if let Some(log) = self.logs.get_mut(&id) {
-            log.scrubbed = Some(sums);
+        } else {
+            self.logs.edit(id, |log| log.scrubbed = Some(sums));
         }
         Ok(Next::Step(pause))
     }
@@ -93,7 +88,7 @@ impl<S: Store> Replica<S> {
     /// A slot as it is read by its place, if it is also found by its key.
     fn read_again(&self, raw: &RawSlot) -> Result<crate::op::Slot, StoreError> {
         let slot = raw.open()?;
-        let found = self.store.slots(&slot.op.key)?.contains(raw);
+        let found = self.store.slots(&slot.op.cell.index_key())?.contains(raw);
         let damaged = StoreError::Damaged { branch: raw.branch, seq: raw.seq };
         if found { Ok(slot) } else { Err(damaged) }
     }
@@ -102,10 +97,9 @@ impl<S: Store> Replica<S> {
         if let Some(suspect) = self.suspects.first() {
             return Some(*suspect);
         }
-        let mut logs = self.logs.values().filter(|log| log.shown());
         match self.scrubbed_upto {
-            None => logs.next().map(|log| log.id),
-            Some(last) => logs.find(|log| log.id > last).map(|log| log.id),
+            None => self.logs.iter().find(|log| log.shown()).map(|log| log.id),
+            Some(last) => self.logs.after(last).find(|log| log.shown()).map(|log| log.id),
         }
     }
 
@@ -113,9 +107,7 @@ impl<S: Store> Replica<S> {
         if !self.suspects.remove(&id) {
             self.scrubbed_upto = Some(id);
         }
-        if let Some(log) = self.logs.get_mut(&id) {
-            log.scrubbed = None;
-        }
+        self.logs.edit(id, |log| log.scrubbed = None);
     }
 }
 

@@ -1,24 +1,129 @@
 //! Local writes: what is refused, how they share a commit, when a new epoch is opened.
 
+use super::Replica;
 use crate::codec::{self, Bytes};
-use crate::id::{BranchId, DeviceId, Hash, Version};
-use crate::io::{Change, Condition, Fault, Output, Token, WriteRefused};
+use crate::io::{Change, Condition, Edit, Fault, Output, Token, WriteRefused};
 use crate::limits::{
-    GROUP_BYTES, GROUP_OPS, MAX_CTX, MAX_GOSSIP, MAX_GOSSIP_VALUE, MAX_QUEUED_WRITES, MAX_TX_BYTES,
-    MAX_TX_OPS, VERSION,
+    GROUP_BYTES, GROUP_OPS, MAX_CTX, MAX_GOSSIP, MAX_GOSSIP_VALUE, MAX_LOGS_PER_AUTHOR, MAX_PARTS,
+    MAX_QUEUED_WRITES, MAX_TX_BYTES, MAX_TX_OPS, VERSION,
 };
-use crate::log::branch::{Branch, Chore, Standing};
+use crate::log::branch::{Advanced, Branch, BranchState};
 use crate::log::commit::{self, Header, VerifiedCommit};
 use crate::message::{self, Gossip};
-use crate::op::{Body, Op, Slot};
+use crate::model::counter::{Amount, Part, PartId, Parts, decimal};
+use crate::model::id::{DeviceId, Hash, LogId, Version};
+use crate::model::op::{Body, Op, Slot};
+use crate::model::view::{Shown, View};
 use crate::plant::{self, Plant};
-use crate::replica::Replica;
-use crate::roster::Role;
+use crate::roster::{Right, Role};
 use crate::store::{Store, StoreError};
-use crate::time::{HybridClock, Now};
-use crate::view::{Seen, Shown, View};
+use crate::time::{Hlc, HybridClock, Now};
+
+/// Totals of a counter stay below this.
+const MAX_AMOUNT: u128 = 1 << 96;
 
 impl<S: Store> Replica<S> {
+    // ---- the log to write to --------------------------------------------------------------------
+
+    /// Chooses the log that writing goes on in when a replica is opened: one whose newest commit this very
+    /// store signed, or a new one.
+    pub(crate) fn choose_log(&mut self, fresh_epoch: bool) {
+        let live = |b: &&Branch| b.state == BranchState::Live && b.head.is_some();
+        let newest = self.logs.of_author(self.me).filter(live).map(|b| (b.stamp(), b.id.log)).max();
+        if let Some((_, own)) = newest {
+            self.own = own;
+        }
+        if fresh_epoch && !plant::is(Plant::ReuseEpoch) || newest.is_none() {
+            self.rotate();
+        }
+    }
+
+    /// Leaves the own log for good and goes on in a new one, above every own epoch known here.
+    pub(crate) fn rotate(&mut self) {
+        let left: Vec<_> = self
+            .logs
+            .branches(self.own)
+            .filter(|b| b.state == BranchState::Live)
+            .map(|b| b.id)
+            .collect();
+        for id in left {
+            let writes = self.logs.record(id, |branch| branch.state = BranchState::Closed);
+            self.fx.persist(writes);
+        }
+        let there = self.logs.of_author(self.me).map(|branch| branch.id.log.epoch >> 32).max();
+        let resumable = self.resumable.map(|(log, _)| log.epoch >> 32);
+        let greatest = there.into_iter().chain(resumable).chain([self.own.epoch >> 32]).max();
+        let next = greatest.unwrap_or(0).saturating_add(1).min(u64::from(u32::MAX));
+        // Two copies of one device do not open the same.
+        self.own =
+            LogId { author: self.me, epoch: next << 32 | self.random.next() >> 32, shard: 0 };
+    }
+
+    /// The own log's branch that writing goes on in.
+    pub(crate) fn writing(&self) -> Branch {
+        let there = self.logs.branches(self.own).next().cloned();
+        there.unwrap_or_else(|| self.new_branch(self.own.into()))
+    }
+
+    /// Opens a new epoch when the own log cannot safely go on.
+    pub(crate) fn prepare_log(&mut self, now: Now) {
+        self.resume();
+        let several = self.logs.branches(self.own).nth(1).is_some();
+        let branch = self.writing();
+        let runaway = HybridClock::runs_away(branch.stamp(), now);
+        let grant = self.roster.member(&self.me).map(|member| member.grant);
+        let regranted = branch.head.as_ref().is_some_and(|head| Some(head.header().grant) != grant);
+        let live = matches!(branch.state, BranchState::Live | BranchState::Fetching);
+        let busy = branch.staged.is_some() || branch.purging();
+        let stuck = busy || branch.forked || branch.frozen.is_some() || regranted || !live;
+        let stuck = stuck && !plant::is(Plant::ReuseEpoch);
+        if runaway || stuck || several {
+            self.rotate();
+            self.clock.reset_lead(now);
+        }
+    }
+
+    /// A peer in memory goes on in the log that it left in good order, once that is here as it left it.
+    fn resume(&mut self) {
+        let Some((log, head)) = self.resumable else { return };
+        let here = self.logs.branches(log).find(|b| b.shown() && b.head_hash() == head);
+        let alone = self.logs.branches(log).nth(1).is_none();
+        let unused = self.logs.branches(self.own).next().is_none();
+        if let Some(id) = here.filter(|_| alone && unused).map(|branch| branch.id) {
+            let writes = self.logs.record(id, |branch| branch.state = BranchState::Live);
+            self.fx.persist(writes);
+            self.own = log;
+            self.resumable = None;
+        }
+    }
+
+    /// A peer shows an own head that this replica does not have: the data directory is a copy, or an
+    /// old one. What was written there stays a log like any other's; writing goes on in a new epoch.
+    pub(crate) fn own_head_elsewhere(&mut self) {
+        if !plant::is(Plant::ReuseEpoch) {
+            self.rotate();
+        }
+    }
+
+    /// As [`Self::own_head_elsewhere`], but the peer has only said so. Better an epoch too many than a
+    /// fork; but no peer can make us open one after the other.
+    pub(crate) fn own_head_claimed(&mut self, peer: DeviceId) {
+        if self.alarmed.insert(peer) && !plant::is(Plant::ReuseEpoch) {
+            self.rotate();
+        }
+    }
+
+    pub(crate) fn own_right(&self) -> Option<&Right> {
+        self.roster.member(&self.me).and_then(|member| self.roster.right(&member.grant))
+    }
+
+    /// Whether this device may write anything.
+    pub(crate) fn may_write(&self) -> bool {
+        self.own_right().is_some_and(|right| right.role >= Role::Writer)
+    }
+
+    // ---- taking writes --------------------------------------------------------------------------
+
     pub(crate) fn enqueue(&mut self, token: Token, changes: Vec<Change>) {
         let refusal = if self.queue.len() >= MAX_QUEUED_WRITES {
             Some(WriteRefused::Busy)
@@ -26,7 +131,7 @@ impl<S: Store> Replica<S> {
             self.refusal(&changes)
         };
         match refusal {
-            Some(refusal) => self.out.push_back(Output::WriteRefused(token, refusal)),
+            Some(refusal) => self.fx.push(Output::WriteRefused(token, refusal)),
             None => self.queue.push_back((token, changes)),
         }
     }
@@ -51,10 +156,10 @@ impl<S: Store> Replica<S> {
         }
         let mut bytes = 0;
         for change in changes {
-            if !change.key.starts_with(&right.prefix) {
+            if !change.cell.key.starts_with(&right.prefix) {
                 return Some(WriteRefused::NotAllowed("the key lies outside its prefix"));
             }
-            if let Err(bad) = Op::check_parts(&change.key, &change.body) {
+            if let Err(bad) = Op::check_parts(&change.cell, value_of(change)) {
                 return Some(WriteRefused::Invalid(bad.to_string()));
             }
             bytes += size_hint(change);
@@ -62,6 +167,15 @@ impl<S: Store> Replica<S> {
         if bytes > MAX_TX_BYTES {
             let text = format!("a transaction of {bytes} bytes (at most {MAX_TX_BYTES})");
             return Some(WriteRefused::Invalid(text));
+        }
+        let conditional = changes.iter().any(|change| change.condition.is_some());
+        if conditional && !self.complete && !plant::is(Plant::JudgeEarly) {
+            return Some(WriteRefused::CatchingUp);
+        }
+        // Logs that are not here cannot be written again: one more would push the oldest out of the swarm.
+        let elsewhere = self.resumable.is_some() && !self.complete;
+        if elsewhere && self.logs.epochs(self.me).len() + 2 > MAX_LOGS_PER_AUTHOR {
+            return Some(WriteRefused::CatchingUp);
         }
         None
     }
@@ -83,7 +197,8 @@ impl<S: Store> Replica<S> {
 
     /// Signs one group of queued writes as one commit.
     pub(crate) fn commit(&mut self, now: Now) -> Result<(), Fault> {
-        self.settle_epoch(now);
+        self.prepare_log(now);
+        self.logs.refresh();
         let own = self.writing();
         let hlc = self.clock.tick(now, own.stamp());
         let mut group = Group::default();
@@ -96,12 +211,12 @@ impl<S: Store> Replica<S> {
             let changes = self.queue.pop_front().map(|(_, changes)| changes).unwrap_or_default();
             // Rights may have changed while it waited.
             if let Some(refused) = self.refusal(&changes) {
-                self.out.push_back(Output::WriteRefused(token, refused));
+                self.fx.push(Output::WriteRefused(token, refused));
                 continue;
             }
             match self.plan(&group, &own, hlc, changes, now) {
                 Ok(Ok(slots)) => group.take(token, bytes, slots),
-                Ok(Err(refused)) => self.out.push_back(Output::WriteRefused(token, refused)),
+                Ok(Err(refused)) => self.fx.push(Output::WriteRefused(token, refused)),
                 Err(broken) => {
                     group.tokens.push((token, 0));
                     return self.refuse(group.tokens, &WriteRefused::Damaged, Err(broken));
@@ -120,7 +235,7 @@ impl<S: Store> Replica<S> {
             Err(broken) => return self.refuse(group.tokens, &WriteRefused::Damaged, Err(broken)),
         };
         for (token, ops) in group.tokens {
-            self.out.push_back(Output::Written(token, names.by_ref().take(ops).collect()));
+            self.fx.push(Output::Written(token, names.by_ref().take(ops).collect()));
         }
         Ok(())
     }
@@ -132,188 +247,204 @@ impl<S: Store> Replica<S> {
         result: Result<(), StoreError>,
     ) -> Result<(), Fault> {
         for (token, _) in tokens {
-            self.out.push_back(Output::WriteRefused(token, refused.clone()));
+            self.fx.push(Output::WriteRefused(token, refused.clone()));
         }
         Ok(result?)
     }
 
     /// Signs slots as the own log's next commit, keeps and spreads it; returns their names, or `None` if they
     /// exceed the quota.
-    fn sign(
+    pub(crate) fn sign(
         &mut self,
         own: Branch,
-        hlc: crate::time::Hlc,
+        hlc: Hlc,
         slots: Vec<(Slot, Bytes)>,
     ) -> Result<Option<Vec<Version>>, StoreError> {
-        let mut change = own.advance(&slots, &[], &self.store)?;
+        let Advanced::By(mut change) = own.advance(&slots, &self.store)? else {
+            return Ok(None);
+        };
         let names = std::mem::take(&mut change.names);
         let grant = self.roster.member(&self.me).map(|m| m.grant).unwrap_or_default();
+        let last_seq = own.seq() + slots.len() as u64;
+        let roster = self.roster.hash();
+        let counted_from = match own.head.as_ref().map(|head| head.header()) {
+            Some(head) if head.roster == roster => head.counted_from,
+            _ => own.seq() + 1,
+        };
         let header = Header {
             version: VERSION,
             swarm: self.roster.swarm(),
             grant,
             log: own.id.log,
-            last_seq: own.seq() + slots.len() as u64,
+            last_seq,
             count: u32::try_from(slots.len()).unwrap_or(u32::MAX),
             hlc,
             prev: own.head_hash(),
             ops_hash: Hash::default(),
-            live_root: change.totals.root(),
-            live_count: change.totals.count(),
-            live_bytes: change.totals.bytes(),
-            retired: Vec::new(),
-            expired_upto: None,
-            closes: if own.head.is_none() { self.closes } else { None },
+            live_root: change.totals().root(),
+            live_count: change.totals().count(),
+            live_bytes: change.totals().bytes(),
+            roster,
+            counted_from,
         };
-        if self.over_quota(&header) {
+        let max = self.own_right().and_then(|right| right.max_bytes);
+        if max.is_some_and(|max| header.live_bytes > max) {
             return Ok(None);
         }
         let commit = commit::sign(&self.key, header, slots);
-        self.counters.commits_signed += 1;
-        self.settle(own, &commit, change);
-        self.out.push_back(Output::Publish(announce(&commit)));
+        self.fx.counters.commits_signed += 1;
+        self.advance_head(own, &commit, *change);
+        self.fx.push(Output::Publish(announce(&commit)));
         Ok(Some(names))
-    }
-
-    /// The own log's branch that writing goes on in.
-    fn writing(&self) -> Branch {
-        let there = self.branches(self.own).next().cloned();
-        there.unwrap_or_else(|| Branch::new(self.own.into()))
-    }
-
-    /// Opens a new epoch when the own log cannot safely go on.
-    fn settle_epoch(&mut self, now: Now) {
-        let several = self.branches(self.own).nth(1).is_some();
-        let log = self.writing();
-        let runaway = HybridClock::runs_away(log.stamp(), now);
-        let grant = self.roster.member(&self.me).map(|member| member.grant);
-        let regranted = log.head.as_ref().is_some_and(|head| Some(head.header().grant) != grant);
-        let stuck = log.unsettled() || log.forked || log.frozen.is_some() || regranted;
-        let stuck = stuck && !plant::is(Plant::ReuseEpoch);
-        if runaway || stuck || several || log.standing != Standing::Shown {
-            self.rotate();
-            self.clock.reset_lead(now);
-        }
-    }
-
-    /// Writes a few slots of an own branch that is set aside again, each as it was: what another write
-    /// here has named or replaced since is left out.
-    pub(crate) fn salvage_step(&mut self, now: Now, id: BranchId, after: u64) -> Result<(), Fault> {
-        let Some(aside) = self.logs.get(&id).cloned() else { return Ok(()) };
-        let step = self.store.slots_after(&id, after, aside.seq(), GROUP_OPS, GROUP_BYTES)?;
-        self.settle_epoch(now);
-        let own = self.writing();
-        let hlc = self.clock.tick(now, own.stamp());
-        let right = self.roster.member(&self.me).and_then(|m| self.roster.right(&m.grant));
-        let prefix = right.map(|right| right.prefix.clone()).unwrap_or_default();
-        let mut slots = Vec::with_capacity(step.len());
-        for raw in &step {
-            // What cannot be read any more is lost.
-            let Ok(slot) = raw.open() else { continue };
-            let view = self.view(&slot.op.key)?;
-            let version = slot.version();
-            let newer = |seen: &Seen| {
-                seen.version == version
-                    || seen.slot.op.ctx.contains(&version)
-                    || seen.slot.log.author == self.me && seen.slot.hlc > slot.hlc
-            };
-            // What its grant allows no more, others would not take.
-            let allowed = slot.op.key.starts_with(&prefix);
-            let latest = aside.is_latest(raw, aside.seq(), &self.store)?;
-            if !allowed || !latest || view.seen().any(newer) {
-                continue;
-            }
-            // Should the first one come to light after all, this one has seen it.
-            let mut ctx: Vec<Version> =
-                slot.op.ctx.into_iter().filter(|named| named.log != own.id.log).collect();
-            ctx.truncate(MAX_CTX - 1);
-            ctx.push(version);
-            ctx.sort_unstable();
-            let op = Op { ctx, ..slot.op };
-            let bytes = Bytes(codec::encode(&op));
-            let seq = own.seq() + slots.len() as u64 + 1;
-            slots.push((Slot { log: own.id.log, seq, hlc, op, size: bytes.len() }, bytes));
-        }
-        if !slots.is_empty() {
-            self.sign(own, hlc, slots)?;
-        }
-        if let Some(aside) = self.logs.get_mut(&id) {
-            match step.last() {
-                Some(last) => aside.chore = Chore::Salvage(last.seq),
-                None => aside.give_up(),
-            }
-            let write = aside.write();
-            self.persist(vec![write]);
-        }
-        self.look_mended();
-        Ok(())
-    }
-
-    /// A peer shows an own head that this replica does not have: the data directory is a copy, or an
-    /// old one. What was written there stays a log like any other's; writing goes on in a new epoch.
-    pub(crate) fn own_head_elsewhere(&mut self) {
-        if plant::is(Plant::ReuseEpoch) {
-            return;
-        }
-        self.rotate();
-    }
-
-    /// As [`Self::own_head_elsewhere`], but the peer has only said so. Better an epoch too many than a
-    /// fork; but no peer can make us open one after the other.
-    pub(crate) fn own_head_claimed(&mut self, peer: DeviceId) {
-        if self.alarmed.insert(peer) && !plant::is(Plant::ReuseEpoch) {
-            self.rotate();
-        }
     }
 
     fn plan(
         &self,
         group: &Group,
         own: &Branch,
-        hlc: crate::time::Hlc,
+        hlc: Hlc,
         changes: Vec<Change>,
         now: Now,
     ) -> Result<Result<Vec<(Slot, Bytes)>, WriteRefused>, StoreError> {
         let mut slots: Vec<(Slot, Bytes)> = Vec::with_capacity(changes.len());
         for change in changes {
-            let view = self.view(&change.key)?;
-            if let Some(condition) = &change.condition {
-                let mine = group.slots.iter().chain(&slots).rev();
-                let pending = mine.map(|(slot, _)| slot).find(|slot| slot.op.key == change.key);
-                if !holds(condition, &view, pending, now.wall) {
-                    let there = view.siblings().map(|seen| seen.version).collect();
-                    return Ok(Err(WriteRefused::Condition(there)));
-                }
+            let view = self.view(&change.cell)?;
+            let mine = group.slots.iter().chain(&slots).rev().map(|(slot, _)| slot);
+            let pending = mine.into_iter().find(|slot| slot.op.cell == change.cell);
+            if let Some(condition) = &change.condition
+                && !holds(condition, &view, pending, now.wall)
+            {
+                let there = view.values(now.wall).map(|seen| seen.version).collect();
+                return Ok(Err(WriteRefused::Condition(there)));
             }
-            let op = Op {
-                ctx: view.context(&own.id.log),
-                key: change.key,
-                body: change.body,
-                expires_at: change.expires_at,
+            let seq = own.seq() + (group.slots.len() + slots.len()) as u64 + 1;
+            let replaced = pending.or_else(|| view.own(&own.id.log));
+            let op = match write(change, &view, own.id.log, seq, replaced, now.wall) {
+                Ok(op) => op,
+                Err(refused) => return Ok(Err(refused)),
             };
             let bytes = Bytes(codec::encode(&op));
-            let seq = own.seq() + (group.slots.len() + slots.len()) as u64 + 1;
             slots.push((Slot { log: own.id.log, seq, hlc, op, size: bytes.len() }, bytes));
         }
         Ok(Ok(slots))
     }
 }
 
-fn size_hint(change: &Change) -> usize {
-    let body = match &change.body {
-        Body::Put(value) => value.len(),
-        Body::Delete | Body::Counter(_) => 0,
+/// The operation that a change comes to over what is there. `replaced`: the own log's slot on the cell, also
+/// one that waits in the same group.
+fn write(
+    change: Change,
+    view: &View,
+    own: LogId,
+    seq: u64,
+    replaced: Option<&Slot>,
+    wall: u64,
+) -> Result<Op, WriteRefused> {
+    let too_many = |_| {
+        let text = format!("more than {MAX_CTX} logs have written to this key: delete it first");
+        WriteRefused::Invalid(text)
     };
-    change.key.len() + body + 32
+    let adds = matches!(change.edit, Edit::Add(_));
+    let ctx = view.context(&own, replaced, adds).map_err(too_many)?;
+    let mut counted = view.counted(wall);
+    let mut taken = view.taken();
+    if let Some(slot) = replaced {
+        taken.join(&slot.op.took);
+        if let Body::Counter(parts) = &slot.op.body {
+            counted.join(parts);
+        }
+    }
+    let (body, took) = match change.edit {
+        Edit::Add(amount) => {
+            let carried = replaced.map_or(&[][..], |slot| &slot.op.took).to_vec();
+            (Body::Counter(added(amount, view, own, seq, replaced, &taken, wall)?), carried)
+        }
+        edit => {
+            taken.join_all(&counted);
+            let body = match edit {
+                Edit::Put(value) => Body::Put(value),
+                _ => Body::Delete,
+            };
+            (body, taken.to_vec())
+        }
+    };
+    if took.len() > MAX_PARTS {
+        let text = format!("more than {MAX_PARTS} devices and runs have added to this counter");
+        return Err(WriteRefused::Invalid(text));
+    }
+    Ok(Op { cell: change.cell, body, ctx, took, expires_at: change.expires_at })
+}
+
+/// The own log's parts once `amount` is added: what was taken away is dropped, the own part grows or a new
+/// one begins, and a decimal value that is shown is adopted as a part named by the write that set it.
+fn added(
+    amount: i64,
+    view: &View,
+    own: LogId,
+    seq: u64,
+    replaced: Option<&Slot>,
+    taken: &Parts,
+    wall: u64,
+) -> Result<Vec<Part>, WriteRefused> {
+    let mut parts = Parts::default();
+    if let Some(Slot { op: Op { body: Body::Counter(theirs), .. }, .. }) = replaced {
+        parts.join(theirs);
+    }
+    parts.retain(|part| !taken.covers(part));
+    let pending = replaced.and_then(|slot| match &slot.op.body {
+        Body::Put(value) if !slot.expired(wall) => Some((value.clone(), slot.log, slot.seq)),
+        _ => None,
+    });
+    let shown = view.values(wall).next().and_then(|seen| match (&seen.slot.op.body, replaced) {
+        // A pending own write stands over what is shown.
+        (_, Some(own)) if own.seq > seen.slot.seq && own.log == seen.slot.log => None,
+        (Body::Put(value), _) => Some((value.clone(), seen.slot.log, seen.slot.seq)),
+        _ => None,
+    });
+    if let Some((value, log, first_seq)) = pending.or(shown) {
+        let Some(number) = decimal(&value) else {
+            let text = "what the key holds is no whole number: nothing can be added to it";
+            return Err(WriteRefused::Invalid(text.to_owned()));
+        };
+        parts.join(&[part(PartId { log, first_seq }, i128::from(number), (0, 0))]);
+    }
+    let mine = parts.to_vec().into_iter().find(|part| part.log == own && part.first_seq <= seq);
+    let id = mine.map_or(PartId { log: own, first_seq: seq }, |part| part.id());
+    let grown = part(id, i128::from(amount), parts.of(&id));
+    if grown.up.0 >= MAX_AMOUNT || grown.down.0 >= MAX_AMOUNT {
+        return Err(WriteRefused::Invalid("the counter is full".to_owned()));
+    }
+    parts.set(&grown);
+    if parts.len() > MAX_PARTS {
+        return Err(WriteRefused::Invalid("the counter has too many parts".to_owned()));
+    }
+    Ok(parts.to_vec())
+}
+
+fn part(id: PartId, amount: i128, (up, down): (u128, u128)) -> Part {
+    let size = amount.unsigned_abs();
+    let (more, less) = if amount < 0 { (0, size) } else { (size, 0) };
+    Part { log: id.log, first_seq: id.first_seq, up: Amount(up + more), down: Amount(down + less) }
+}
+
+fn value_of(change: &Change) -> Option<&[u8]> {
+    match &change.edit {
+        Edit::Put(value) => Some(value),
+        Edit::Delete | Edit::Add(_) => None,
+    }
+}
+
+fn size_hint(change: &Change) -> usize {
+    change.cell.key.len() + value_of(change).map_or(0, <[u8]>::len) + 32
 }
 
 fn holds(condition: &Condition, view: &View, pending: Option<&Slot>, wall: u64) -> bool {
     match (condition, pending) {
         (Condition::Absent, Some(slot)) => slot.op.body == Body::Delete,
         (Condition::Absent, None) => view.shown(wall) == Shown::Absent,
-        (Condition::Siblings(_), Some(_)) => false,
-        (Condition::Siblings(wanted), None) => {
-            let mut there: Vec<Version> = view.siblings().map(|seen| seen.version).collect();
+        (Condition::Values(_), Some(_)) => false,
+        (Condition::Values(wanted), None) => {
+            let mut there: Vec<Version> = view.values(wall).map(|seen| seen.version).collect();
             let mut wanted = wanted.clone();
             there.sort_unstable();
             wanted.sort_unstable();
@@ -326,7 +457,7 @@ fn holds(condition: &Condition, view: &View, pending: Option<&Slot>, wall: u64) 
 fn announce(commit: &VerifiedCommit) -> Vec<u8> {
     let small_values = commit.slots().iter().all(|(slot, _)| match &slot.op.body {
         Body::Put(value) => value.len() <= MAX_GOSSIP_VALUE,
-        Body::Delete | Body::Counter(_) => true,
+        _ => true,
     });
     if small_values && commit.ops_bytes() <= GROUP_BYTES + GROUP_BYTES / 8 {
         let whole = message::encode(&Gossip::Commit(Bytes(commit.encode())));

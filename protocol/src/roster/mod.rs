@@ -387,7 +387,7 @@ impl Roster {
             let mut refused = Vec::new();
             let mut added = Vec::new();
             waiting.retain(|bytes| match self.consider(bytes) {
-                _ if refused.last().is_some_and(BadStatement::damning) => true,
+                _ if refused.last().is_some_and(BadStatement::by_all) => true,
                 Ok(Some((name, held))) => {
                     self.statements.insert(name, held);
                     added.push((name, (*bytes).clone()));
@@ -412,7 +412,7 @@ impl Roster {
                     void.push(if full { BadStatement::Full } else { BadStatement::Void });
                 }
             }
-            if over || refused.last().is_some_and(BadStatement::damning) {
+            if over || refused.last().is_some_and(BadStatement::by_all) {
                 void.extend(refused);
                 return (fresh, void);
             }

@@ -151,7 +151,7 @@ pub enum BadStatement {
 impl BadStatement {
     /// Whether every honest node would refuse this, whatever its state.
     #[must_use]
-    pub fn damning(&self) -> bool {
+    pub fn by_all(&self) -> bool {
         matches!(self, Self::Codec(_) | Self::Swarm | Self::Signature | Self::Form(_))
     }
 }

@@ -10,10 +10,10 @@ use std::rc::Rc;
 use swarmkv_protocol::codec::Bytes;
 use swarmkv_protocol::crypto::{self, DeviceKey, Domain};
 use swarmkv_protocol::engine::Engine;
-use swarmkv_protocol::id::{BranchId, DeviceId, Version};
-use swarmkv_protocol::io::{Change, Fault, Input, Output, SessionId, Token, Verdict};
+use swarmkv_protocol::id::{BranchId, DeviceId, Hash, Version};
+use swarmkv_protocol::io::{Blame, Change, Fault, Input, Output, SessionId, Token, Verdict};
 use swarmkv_protocol::memory::MemoryStore;
-use swarmkv_protocol::op::Body;
+use swarmkv_protocol::model::cell::Cell;
 use swarmkv_protocol::roster::{Grant, Role, Roster};
 use swarmkv_protocol::store::{RawSlot, Store, StoreError, Write};
 use swarmkv_protocol::time::Now;
@@ -290,11 +290,12 @@ impl Swarm {
     pub fn get(&self, n: usize, key: &str) -> Option<String> {
         use swarmkv_protocol::view::{Shown, View};
         let heads = self.nodes[n].engine.heads();
-        let slots = self.nodes[n].disk.slots(key.as_bytes()).expect("memory does not fail");
-        let view = View::merge(&slots, |log| heads.get(log).copied().unwrap_or(0));
+        let slots = self.nodes[n].disk.slots(&cell(key)).expect("memory does not fail");
+        let view = View::merge(&slots, |branch| heads.of(branch));
         match view.expect("slots are sound").shown(self.wall) {
             Shown::Value(value) => Some(String::from_utf8_lossy(&value).into_owned()),
-            Shown::Counter(_) | Shown::Absent => None,
+            Shown::Counter(sum) => Some(sum.to_string()),
+            Shown::Absent => None,
         }
     }
 
@@ -308,22 +309,30 @@ impl Swarm {
         verdict.expect("every message gets a verdict")
     }
 
-    pub fn equal(&self) -> bool {
-        let first = self.nodes[0].engine.state_hash();
-        self.nodes.iter().all(|node| node.engine.state_hash() == first)
+    pub fn equal(&mut self) -> bool {
+        let first = self.hash(0);
+        (1..self.nodes.len()).all(|n| self.hash(n) == first)
+    }
+
+    pub fn hash(&mut self, n: usize) -> Hash {
+        self.nodes[n].engine.state_hash()
     }
 
     pub fn damned(&self) -> bool {
-        let damning = |fault: &Fault| matches!(fault, Fault::Peer { damning: true, .. });
+        let damning = |fault: &Fault| matches!(fault, Fault::Peer { blame: Blame::Sender, .. });
         self.nodes.iter().any(|node| node.faults.iter().any(damning))
     }
 }
 
 pub fn put(key: &str, value: &str) -> Change {
-    Change {
-        key: Bytes(key.into()),
-        body: Body::Put(Bytes(value.into())),
-        expires_at: None,
-        condition: None,
-    }
+    Change::put(key.as_bytes(), value.as_bytes())
+}
+
+pub fn delete(key: &str) -> Change {
+    Change::delete(key.as_bytes())
+}
+
+/// The name under which a key's value is filed.
+pub fn cell(key: &str) -> Bytes {
+    Cell::value(key.as_bytes()).index_key()
 }

@@ -1,0 +1,263 @@
+//! The histories of one log: where a header belongs, and when one history holds another.
+//!
+//! A log's author may sign two histories (a clone, a restored copy, malice). Both are kept and merged
+//! like any others. Which of two proven histories goes on from the other is decided by what they hold,
+//! so every replica that has the same two decides alike, whatever it saw on the way: `part` is part of
+//! `whole` if `whole` is exactly `part` with everything of `whole` after `part`'s head put over it.
+
+use std::collections::BTreeSet;
+
+use super::Replica;
+use crate::io::Output;
+use crate::limits::{CHORE_BYTES, CHORE_SLOTS, MAX_BRANCHES};
+use crate::log::branch::{Branch, BranchState};
+use crate::log::commit::VerifiedHeader;
+use crate::log::live_root::Totals;
+use crate::model::id::{BranchId, Hash, LogId};
+use crate::plant::{self, Plant};
+use crate::store::{Store, StoreError};
+
+/// Where a genuine header stands to what is shown of its log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Stands {
+    /// It differs from what every history here has in its place: the log is forked.
+    Apart,
+    /// As old as something known, but nobody can say whether it is part of that.
+    Old,
+    /// It may go on from what is here.
+    Beyond,
+    /// Known.
+    Here,
+}
+
+/// A newly fetched history being compared with those shown, a few slots at a time.
+#[derive(Debug, Default)]
+pub(crate) struct Comparison {
+    /// Histories that it was compared with.
+    done: BTreeSet<BranchId>,
+    /// Those of them that are part of it.
+    parts: Vec<BranchId>,
+    running: Option<PartCheck>,
+}
+
+/// Whether one history is part of another, as far as that is worked out.
+#[derive(Debug)]
+struct PartCheck {
+    part: (BranchId, Hash),
+    whole: (BranchId, Hash),
+    after: u64,
+    kept: Totals,
+    base: Totals,
+}
+
+/// What a step of it came to.
+enum Step {
+    More,
+    Is(bool),
+    /// One of the two has moved.
+    Stale,
+}
+
+impl<S: Store> Replica<S> {
+    /// Where a header stands to what is here.
+    pub(crate) fn stands(&self, header: &VerifiedHeader) -> Result<Stands, StoreError> {
+        let claim = header.header();
+        let mut stands = None;
+        for branch in self.logs.shown(claim.log) {
+            let to_this = if claim.last_seq <= branch.seq() {
+                match self.store.header(&branch.id, claim.last_seq)? {
+                    Some(stored) if stored == *header.bytes() => return Ok(Stands::Here),
+                    Some(_) => Stands::Apart,
+                    None => Stands::Old,
+                }
+            } else if claim.first_seq() > branch.seq() + 1
+                || claim.first_seq() == branch.seq() + 1 && claim.prev == branch.head_hash()
+            {
+                Stands::Beyond
+            } else {
+                Stands::Apart
+            };
+            stands = stands.max(Some(to_this));
+        }
+        Ok(stands.unwrap_or(Stands::Beyond))
+    }
+
+    /// What was offered of a log proved false. After the second time, or when nobody could know whether
+    /// it goes on from what is here, the log is asked for whole.
+    pub(crate) fn proof_failed(&mut self, id: BranchId, linked: bool) {
+        let count = self.proof_failures.entry(id.log).or_default();
+        *count += 1;
+        let whole = !linked || *count > 1;
+        if whole && self.logs.fetching(id.log).is_none() && self.log_counts(id.log) {
+            let branch = self.new_branch(self.logs.fresh_id(id.log));
+            self.logs.put(branch);
+        }
+    }
+
+    /// A header's live root or place is wrong over a proven state: the branch stands still at its last good
+    /// header, nobody is blamed. Costs nothing that grows with the log.
+    pub(crate) fn freeze(&mut self, branch: Branch, header: Hash) {
+        let (id, log) = (branch.id, branch.id.log);
+        if !self.logs.contains(&id) {
+            if !self.make_room(log) {
+                return;
+            }
+            self.logs.put(branch);
+        }
+        if self.logs.get(&id).is_some_and(|branch| branch.frozen != Some(header)) {
+            let writes = self.logs.record(id, |branch| branch.frozen = Some(header));
+            self.fx.persist(writes);
+            if plant::is(Plant::RescanFrozen) {
+                self.suspects.insert(id);
+            }
+        }
+    }
+
+    /// A branch was fetched whole and proven. If it is the only one it is shown; else it is compared
+    /// with the others first, once what was stored with it can be read.
+    pub(crate) fn place_whole(&mut self, id: BranchId) {
+        let alone = self.logs.shown(id.log).all(|other| other.id == id);
+        let own = id.log.author == self.me;
+        let resumed = self.resumable.filter(|(log, _)| *log == id.log).map(|(_, head)| head);
+        self.logs.edit(id, |branch| {
+            branch.state = match alone {
+                true if own && resumed != Some(branch.head_hash()) => BranchState::Closed,
+                true => BranchState::Live,
+                false => BranchState::Unjudged,
+            };
+        });
+    }
+
+    /// Compares a branch that was fetched whole with those shown, a step at a time, and keeps those of them
+    /// that are no part of another.
+    pub(crate) fn compare(&mut self, id: BranchId) -> Result<(), StoreError> {
+        let mut comparison = self.comparisons.remove(&id).unwrap_or_default();
+        let Some(new) = self.logs.get(&id).filter(|b| b.state == BranchState::Unjudged) else {
+            return Ok(());
+        };
+        let next = self.logs.shown(id.log).find(|old| !comparison.done.contains(&old.id));
+        let Some(old) = next else {
+            self.compared_all(id, comparison.parts);
+            return Ok(());
+        };
+        let old_id = old.id;
+        let (part, whole) = if old.seq() < new.seq() { (old, new) } else { (new, old) };
+        let mut check = match comparison.running.take() {
+            Some(check) => check,
+            None => PartCheck::new(part, whole),
+        };
+        match check.step(part, whole, &self.store)? {
+            Step::More => comparison.running = Some(check),
+            Step::Stale => {}
+            Step::Is(false) => {
+                comparison.done.insert(old_id);
+            }
+            Step::Is(true) if part.id == id || old.head_hash() == new.head_hash() => {
+                // It brings nothing that another history has not.
+                let writes = self.logs.record(id, Branch::give_up);
+                self.fx.persist(writes);
+                return Ok(());
+            }
+            Step::Is(true) => {
+                comparison.done.insert(old_id);
+                comparison.parts.push(old_id);
+            }
+        }
+        self.comparisons.insert(id, comparison);
+        Ok(())
+    }
+
+    /// A new history has been compared with every other: it is shown from now on in place of its parts.
+    fn compared_all(&mut self, id: BranchId, parts: Vec<BranchId>) {
+        let own = id.log.author == self.me;
+        let forked = parts.is_empty();
+        let mut writes = self.logs.record(id, |branch| {
+            branch.state = if own { BranchState::Closed } else { BranchState::Live };
+            branch.forked |= forked;
+        });
+        for part in parts {
+            writes.extend(self.logs.record(part, Branch::give_up));
+        }
+        self.fx.persist(writes);
+        self.limit_branches(id.log);
+        self.after_head_moved(id, Vec::new());
+    }
+
+    /// Keeps as many branches as are allowed: those whose heads have the least hashes, so that every
+    /// replica with the same ones keeps the same. Only an author that forks again and again gets here.
+    fn limit_branches(&mut self, log: LogId) {
+        let mut heads: Vec<(Hash, BranchId)> =
+            self.logs.shown(log).map(|branch| (branch.head_hash(), branch.id)).collect();
+        heads.sort_unstable();
+        for (_, id) in heads.into_iter().skip(MAX_BRANCHES) {
+            let writes = self.logs.record(id, Branch::give_up);
+            self.fx.persist(writes);
+        }
+    }
+
+    /// Whether another history of a log, with this head, would be kept.
+    pub(crate) fn has_room(&self, log: LogId, head: &Hash) -> bool {
+        self.logs.shown(log).filter(|b| b.head_hash() < *head).count() < MAX_BRANCHES
+    }
+}
+
+impl PartCheck {
+    fn new(part: &Branch, whole: &Branch) -> Self {
+        Self {
+            part: (part.id, part.head_hash()),
+            whole: (whole.id, whole.head_hash()),
+            after: part.seq(),
+            kept: whole.totals.clone(),
+            base: part.totals.clone(),
+        }
+    }
+
+    fn step(
+        &mut self,
+        part: &Branch,
+        whole: &Branch,
+        store: &impl Store,
+    ) -> Result<Step, StoreError> {
+        let now = ((part.id, part.head_hash()), (whole.id, whole.head_hash()));
+        if (self.part, self.whole) != now {
+            return Ok(Step::Stale);
+        }
+        if part.head_hash() == whole.head_hash() {
+            return Ok(Step::Is(true));
+        }
+        if plant::is(Plant::LongerReplaces) {
+            return Ok(Step::Is(part.seq() < whole.seq()));
+        }
+        if part.seq() >= whole.seq() {
+            return Ok(Step::Is(false));
+        }
+        let upto = whole.seq();
+        let step = store.slots_after(&whole.id, self.after, upto, CHORE_SLOTS, CHORE_BYTES)?;
+        let Some(last) = step.last() else {
+            return Ok(Step::Is(self.kept == self.base));
+        };
+        self.after = last.seq;
+        for raw in &step {
+            if !whole.is_latest(raw, upto, store)? {
+                continue;
+            }
+            let slot = raw.open()?;
+            if slot.hlc <= part.stamp() {
+                // Stamps rise within a history: this was not written after `part`'s head.
+                return Ok(Step::Is(false));
+            }
+            self.kept.remove(&slot);
+            if let Some(older) = part.live(&slot.op.cell.index_key(), store)? {
+                self.base.remove(&older);
+            }
+        }
+        Ok(Step::More)
+    }
+}
+
+impl<S: Store> Replica<S> {
+    /// Says that what readers see has moved.
+    pub(crate) fn say_advanced(&mut self) {
+        self.fx.push(Output::Advanced);
+    }
+}
