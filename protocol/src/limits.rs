@@ -14,6 +14,8 @@ pub const MAX_FIELD: usize = 1024;
 pub const MAX_CTX: usize = 256;
 /// Most parts of a counter that one operation may carry, and most that it may take away.
 pub const MAX_PARTS: usize = 256;
+/// Parts of one log that a write goes on naming as taken although no counter holds them any more.
+pub const MAX_SPENT: usize = 8;
 /// Most own slots that one operation may take out of the live set.
 pub const MAX_FORGET: usize = 256;
 /// Bytes of one context entry or counter part on the wire, at most.

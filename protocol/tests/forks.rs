@@ -38,7 +38,7 @@ fn hand_all(swarm: &mut Swarm, n: usize, to: usize) {
 }
 
 fn histories(swarm: &Swarm, n: usize, log: LogId) -> usize {
-    swarm.nodes[n].engine.heads().keys().filter(|branch| branch.log == log).count()
+    swarm.nodes[n].engine.heads().branches(log).count()
 }
 
 fn siblings(swarm: &Swarm, n: usize, key: &str) -> BTreeSet<String> {

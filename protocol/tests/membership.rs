@@ -285,6 +285,15 @@ fn commit_of_five(swarm: &mut Swarm, key_written: &str, grant: Option<Hash>) -> 
 }
 
 #[test]
+fn an_author_that_goes_over_its_quota_is_blamed_itself() {
+    let mut swarm = with_grant(Role::Writer, "", Some(3));
+    let bytes = commit_of_five(&mut swarm, "k", None);
+    let (token, from) = (swarm.token(), DeviceKey::from_seed(&key(5)).id());
+    swarm.input(1, Input::Gossip { token, from, bytes });
+    assert!(swarm.damned());
+}
+
+#[test]
 fn what_no_grant_allows_is_rejected_and_what_is_unknown_is_not() {
     let mut swarm = with_grant(Role::Reader, "", None);
     let bytes = commit_of_five(&mut swarm, "k", None);
@@ -296,7 +305,8 @@ fn what_no_grant_allows_is_rejected_and_what_is_unknown_is_not() {
 
     let mut swarm = with_grant(Role::Writer, "", Some(3));
     let bytes = commit_of_five(&mut swarm, "k", None);
-    assert_eq!(swarm.hand_gossip(1, 2, bytes), Verdict::Reject, "over its quota");
+    assert_eq!(swarm.hand_gossip(1, 2, bytes), Verdict::Ignore, "over its quota");
+    assert!(!swarm.damned(), "whoever hands it on is not to blame for it");
 
     let mut swarm = with_grant(Role::Writer, "", None);
     let bytes = commit_of_five(&mut swarm, "k", Some(Hash::new([7; 32])));

@@ -27,9 +27,9 @@ proptest! {
     ) {
         let mut swarm = Swarm::new(5);
         let mut messages: Vec<(usize, Vec<u8>)> = Vec::new();
-        for (i, (author, key, delete, hears)) in writes.into_iter().enumerate() {
+        for (i, (author, key, deletes, hears)) in writes.into_iter().enumerate() {
             let key = format!("k{key}");
-            let change = if delete {
+            let change = if deletes {
                 delete(&key)
             } else {
                 put(&key, &format!("value {i}"))

@@ -8,11 +8,8 @@ use std::rc::Rc;
 
 use swarm::{Swarm, delete};
 use swarmkv_protocol::codec::{self, Bytes};
-use swarmkv_protocol::commit::{self, SignedCommit, SignedHeader};
-use swarmkv_protocol::crypto::{DeviceKey, Domain};
-use swarmkv_protocol::io::{Blame, Change, Fault, Input, Verdict};
-use swarmkv_protocol::live_root::Totals;
-use swarmkv_protocol::message::{self, Gossip, Repair};
+use swarmkv_protocol::io::{Blame, Fault, Input};
+use swarmkv_protocol::message::{self, Repair};
 use swarmkv_protocol::op::{Body, Op};
 
 const SOURCE: usize = 0;
@@ -59,7 +56,7 @@ fn a_tombstone_left_out_is_missed_and_the_deleted_key_does_not_stay() {
         relay(&mut swarm, |message| match message {
             Repair::Slots(mut slots) => {
                 slots.retain(|slot| {
-                    let op: Op = codec::decode(&slot.op).expect("a sound slot");
+                    let op = Op::read(&slot.op).expect("a sound slot");
                     op.body != Body::Delete
                 });
                 Repair::Slots(slots)

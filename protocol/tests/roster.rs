@@ -159,7 +159,7 @@ fn a_revocation_by_someone_revoked_before_it_is_void() {
     revoke(&mut base, &key(1), &key(2));
     let before = base.hash();
     let refused = base.insert(&[spiteful, backdated]).1;
-    assert!(refused.iter().all(|bad| !bad.damning()), "whoever passes it on may not know");
+    assert!(refused.iter().all(|bad| !bad.by_all()), "whoever passes it on may not know");
     assert_eq!(base.hash(), before);
     assert!(is_member(&base, &key(5)), "what the admin stated before counts");
     assert!(!is_member(&base, &key(8)) && !is_member(&base, &key(2)));
@@ -219,7 +219,7 @@ fn a_forged_cut_is_blamed_on_whoever_hands_it_on() {
         let body = codec::encode(&statement);
         let sig = key(1).sign(Domain::Statement, &body);
         let refused = roster.insert(&[Bytes(codec::encode(&(Bytes(body), sig)))]).1;
-        refused.last().is_some_and(BadStatement::damning)
+        refused.last().is_some_and(BadStatement::by_all)
     };
     assert!(forge(vec![Bytes(vec![0x82; 100])], Vec::new()), "no header");
     assert!(forge(vec![Bytes(Vec::new()); 200], Vec::new()), "too many");
@@ -295,7 +295,7 @@ fn exchange(rosters: &mut [Roster], a: usize, b: usize) {
     let (to_b, to_a) = (rosters[a].beyond(&from_b), rosters[b].beyond(&from_a));
     for (to, statements) in [(a, to_a), (b, to_b)] {
         let refused = rosters[to].insert(&statements).1;
-        assert!(refused.iter().all(|bad| !bad.damning()), "honest: {refused:?}");
+        assert!(refused.iter().all(|bad| !bad.by_all()), "honest: {refused:?}");
     }
 }
 

@@ -17,13 +17,13 @@ fn damage(swarm: &mut Swarm, n: usize, key: &str, value: Option<&str>) -> Branch
     slot.op = match value {
         None => Bytes::default(),
         Some(value) => {
-            let mut op: Op = codec::decode(&slot.op).expect("a sound slot");
+            let mut op = Op::read(&slot.op).expect("a sound slot");
             op.body = Body::Put(Bytes(value.into()));
             Bytes(codec::encode(&op))
         }
     };
     let branch = slot.branch;
-    disk.0.borrow_mut().apply(vec![Write::Slot { key: Bytes(key.into()), slot }]);
+    disk.0.borrow_mut().apply(vec![Write::Slot { key: swarm::cell(key), slot }]);
     branch
 }
 

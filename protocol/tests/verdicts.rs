@@ -11,6 +11,7 @@ use swarmkv_protocol::id::{Hash, SwarmId};
 use swarmkv_protocol::io::{Blame, Fault, Verdict};
 use swarmkv_protocol::limits::{MAX_GOSSIP, VERSION};
 use swarmkv_protocol::message::{self, Gossip};
+use swarmkv_protocol::model::cell::Cell;
 use swarmkv_protocol::op::{Body, Op};
 
 /// The author whose genuine commit is bent, who hands it on, and who judges.
@@ -83,7 +84,8 @@ fn refused_by_all() -> Vec<Row> {
         ("other operations than the signed ones", Reject, |swarm, message| {
             let (header, _) = parts(swarm, &message);
             let op = Op {
-                key: Bytes(b"k".to_vec()),
+                cell: Cell::value(b"k".as_slice()),
+                took: Vec::new(),
                 body: Body::Put(Bytes(b"false".to_vec())),
                 ctx: Vec::new(),
                 expires_at: None,
@@ -168,8 +170,13 @@ fn a_genuine_commit_is_taken_after_false_operations_came_under_its_header() {
     let mut swarm = Swarm::new(4);
     let message = genuine(&mut swarm);
     let (header, _) = parts(&swarm, &message);
-    let op =
-        Op { key: Bytes(b"k".to_vec()), body: Body::Delete, ctx: Vec::new(), expires_at: None };
+    let op = Op {
+        cell: Cell::value(b"k".as_slice()),
+        body: Body::Delete,
+        ctx: Vec::new(),
+        took: Vec::new(),
+        expires_at: None,
+    };
     let bent = commit(&header, vec![Bytes(codec::encode(&op))]);
     assert_eq!(swarm.hand_gossip(JUDGE, SENDER, bent), Verdict::Reject);
     assert_eq!(swarm.hand_gossip(JUDGE, AUTHOR, message), Verdict::Accept);

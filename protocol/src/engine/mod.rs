@@ -438,7 +438,7 @@ impl<S: Store> Engine<S> {
 
     /// A hash of roster and version digest: equal replicas, equal hashes.
     #[must_use]
-    pub fn state_hash(&mut self) -> Hash {
+    pub fn state_hash(&self) -> Hash {
         self.replica.state_hash()
     }
 

@@ -41,8 +41,8 @@ pub(crate) struct LogSet {
     stale: BTreeSet<LogId>,
     heads: Heads,
     shares: BTreeMap<usize, Share>,
-    /// Hash of all shares; nothing if one changed.
-    total: Option<Hash>,
+    /// Hash of all shares.
+    total: Hash,
     /// Operations that the records of branches do not know yet.
     unrecorded: BTreeMap<BranchId, u64>,
     unrecorded_all: u64,
@@ -254,6 +254,7 @@ impl LogSet {
 
     /// Brings heads and hash up to date with the logs that changed.
     pub(crate) fn refresh(&mut self) {
+        let moved = !self.stale.is_empty() || self.total == Hash::default();
         while let Some(log) = self.stale.pop_first() {
             let shown: Vec<(BranchId, u64)> =
                 self.branches(log).map(|branch| (branch.id, self.visible(branch))).collect();
@@ -272,6 +273,9 @@ impl LogSet {
                 self.crowded.insert(log);
             }
             self.refresh_hash(log);
+        }
+        if moved {
+            self.sum_up();
         }
     }
 
@@ -303,7 +307,6 @@ impl LogSet {
             });
             share.heads.extend(heads.into_iter().map(|key| (key, ())));
             share.hash = None;
-            self.total = None;
         }
     }
 
@@ -312,12 +315,13 @@ impl LogSet {
         &self.heads
     }
 
-    /// Hash of all proven heads, whole hashes each: equal replicas, equal hashes.
-    pub(crate) fn hash(&mut self) -> Hash {
-        self.refresh();
-        if let Some(hash) = self.total {
-            return hash;
-        }
+    /// Hash of all proven heads, whole hashes each: equal replicas, equal hashes. Up to date after
+    /// [`LogSet::refresh`].
+    pub(crate) fn hash(&self) -> Hash {
+        self.total
+    }
+
+    fn sum_up(&mut self) {
         let mut h = crypto::hasher(Domain::Digest);
         self.shares.retain(|_, share| !share.heads.is_empty());
         for (number, share) in &mut self.shares {
@@ -325,9 +329,7 @@ impl LogSet {
             h.update(&(*number as u64).to_be_bytes());
             h.update(hash.as_bytes());
         }
-        let hash = Hash::new(*h.finalize().as_bytes());
-        self.total = Some(hash);
-        hash
+        self.total = Hash::new(*h.finalize().as_bytes());
     }
 
     /// Bytes of all live sets together.

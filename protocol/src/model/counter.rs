@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::codec::{Bytes, tuple_codec};
-use crate::limits::MAX_PARTS;
+use crate::limits::{MAX_PARTS, MAX_SPENT};
 use crate::model::id::LogId;
 
 /// An amount below 2^96, on the wire its big-endian bytes without leading zeros.
@@ -114,6 +114,23 @@ impl Parts {
     /// Keeps the parts for which `keep` holds.
     pub fn retain(&mut self, mut keep: impl FnMut(&Part) -> bool) {
         self.0.retain(|id, amounts| keep(&part(id, amounts)));
+    }
+
+    /// What was taken, without what hardly matters any more: of the parts of a log that no counter here holds,
+    /// only those that began last. An add that did not hear of more than [`MAX_SPENT`] deletes in a row would
+    /// count again; without a bound, setting and deleting a number over and over would end in a refusal.
+    #[must_use]
+    pub fn bounded(mut self, held: &Self) -> Self {
+        let mut spent: BTreeMap<LogId, Vec<PartId>> = BTreeMap::new();
+        for id in self.0.keys().filter(|id| !held.0.contains_key(id)) {
+            spent.entry(id.log).or_default().push(*id);
+        }
+        for ids in spent.values() {
+            for id in ids.iter().rev().skip(MAX_SPENT) {
+                self.0.remove(id);
+            }
+        }
+        self
     }
 
     /// The parts, ascending by name, as they are signed.

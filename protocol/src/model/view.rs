@@ -165,9 +165,13 @@ impl View {
         adds: bool,
     ) -> Result<Vec<Version>, TooManyLogs> {
         let others = || self.seen.iter().filter(|s| s.slot.log != *own);
-        let named = others().filter(|s| !(adds && s.is_counter())).map(|s| s.version);
+        // A counter that an add does not name ends no entry either.
+        let counts = |s: &&Seen| !(adds && s.is_counter());
+        let newer = |e: &Version| {
+            others().filter(counts).any(|s| s.slot.log == e.log && s.slot.seq >= e.seq)
+        };
+        let named = others().filter(counts).map(|s| s.version);
         let mut ctx: Vec<Version> = named.collect();
-        let newer = |e: &Version| others().any(|s| s.slot.log == e.log && s.slot.seq >= e.seq);
         let carried = replaced.map_or(&[][..], |slot| &slot.op.ctx);
         if !plant::is(Plant::DropReplacedContext) {
             ctx.extend(carried.iter().filter(|e| e.log != *own && !newer(e)));
@@ -236,8 +240,14 @@ fn latest<'a>(
     })
 }
 
-/// Marks what conditions (i) and (ii) say.
+/// Marks what conditions (i) and (ii) say. (ii) has no effect where another history of the log has written as
+/// late as the entry says: then it is that history which was seen.
 fn mark_dominated(seen: &mut [Seen]) {
+    let mut latest: BTreeMap<LogId, u64> = BTreeMap::new();
+    for one in seen.iter() {
+        let known = latest.entry(one.slot.log).or_default();
+        *known = one.slot.seq.max(*known);
+    }
     let mut entries: BTreeMap<LogId, Vec<(u64, Hash8, Rank)>> = BTreeMap::new();
     for y in seen.iter() {
         for e in &y.slot.op.ctx {
@@ -252,7 +262,9 @@ fn mark_dominated(seen: &mut [Seen]) {
                 return *seq >= own.seq;
             }
             let exact = *seq == own.seq && *hash == own.hash;
-            let waits = *seq > own.seq && x.head < *seq && !plant::is(Plant::OnlyExactEntries);
+            let elsewhere = latest.get(&own.log).is_some_and(|latest| latest >= seq);
+            let waits = *seq > own.seq && x.head < *seq && !elsewhere;
+            let waits = waits && !plant::is(Plant::OnlyExactEntries);
             exact || waits && !has_seen(y)
         });
     }

@@ -288,6 +288,10 @@ impl Serve {
                 }
                 ahead |= news;
             }
+            let refused = theirs.iter().any(|entry| entry.refused.is_some());
+            if refused && log.author == replica.me {
+                replica.root_disputed(self.peer, *log);
+            }
         }
         Ok(ahead)
     }

@@ -13,7 +13,7 @@ use crate::limits::{CHORE_BYTES, CHORE_SLOTS, MAX_BRANCHES};
 use crate::log::branch::{Branch, BranchState};
 use crate::log::commit::VerifiedHeader;
 use crate::log::live_root::Totals;
-use crate::model::id::{BranchId, Hash, LogId};
+use crate::model::id::{BranchId, DeviceId, Hash, LogId};
 use crate::plant::{self, Plant};
 use crate::store::{Store, StoreError};
 
@@ -110,6 +110,13 @@ impl<S: Store> Replica<S> {
             if plant::is(Plant::RescanFrozen) {
                 self.suspects.insert(id);
             }
+        }
+    }
+
+    /// A peer says that a header of an own log has a wrong live root. Once each, that is looked into.
+    pub(crate) fn root_disputed(&mut self, by: DeviceId, log: LogId) {
+        if self.root_disputes.insert((by, log)) {
+            self.suspects.extend(self.logs.shown(log).map(|branch| branch.id));
         }
     }
 

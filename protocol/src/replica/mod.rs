@@ -74,6 +74,8 @@ pub(crate) struct Replica<S> {
     pub(crate) scrubbed_upto: Option<BranchId>,
     /// Branches that may be damaged here: to be checked before all others.
     pub(crate) suspects: BTreeSet<BranchId>,
+    /// Peers that called a header of an own log wrong.
+    pub(crate) root_disputes: BTreeSet<(DeviceId, LogId)>,
     /// Branches that a session is receiving, and until when no other may take its place.
     pub(crate) receiving: BTreeMap<BranchId, (SessionId, u64)>,
     /// How often in a row what was offered of a log proved false.
@@ -127,6 +129,7 @@ impl<S: Store> Replica<S> {
             moved: BTreeSet::new(),
             scrubbed_upto: None,
             suspects: BTreeSet::new(),
+            root_disputes: BTreeSet::new(),
             receiving: BTreeMap::new(),
             proof_failures: BTreeMap::new(),
             comparisons: BTreeMap::new(),
@@ -183,7 +186,7 @@ impl<S: Store> Replica<S> {
     }
 
     /// Hash of roster and of every proven head: equal replicas, equal hashes.
-    pub(crate) fn state_hash(&mut self) -> Hash {
+    pub(crate) fn state_hash(&self) -> Hash {
         let (roster, logs) = (self.roster.hash(), self.logs.hash());
         crypto::hash(Domain::Digest, &[roster.as_bytes(), logs.as_bytes()])
     }

@@ -354,20 +354,28 @@ fn write(
             counted.join(parts);
         }
     }
+    let numbers = numbers(view, replaced);
     let (body, took) = match change.edit {
         Edit::Add(amount) => {
-            let carried = replaced.map_or(&[][..], |slot| &slot.op.took).to_vec();
-            (Body::Counter(added(amount, view, own, seq, replaced, &taken, wall)?), carried)
+            let (parts, adopted) = added(amount, view, own, seq, replaced, &taken, wall)?;
+            let mut carried = Parts::default();
+            carried.join(replaced.map_or(&[][..], |slot| &slot.op.took));
+            // A number that this write overwrites and does not adopt is gone, also where it was adopted.
+            carried
+                .join(&numbers.into_iter().filter(|n| Some(n.id()) != adopted).collect::<Vec<_>>());
+            (Body::Counter(parts), carried)
         }
         edit => {
             taken.join_all(&counted);
+            taken.join(&numbers);
             let body = match edit {
                 Edit::Put(value) => Body::Put(value),
                 _ => Body::Delete,
             };
-            (body, taken.to_vec())
+            (body, taken)
         }
     };
+    let took = took.bounded(&counted).to_vec();
     if took.len() > MAX_PARTS {
         let text = format!("more than {MAX_PARTS} devices and runs have added to this counter");
         return Err(WriteRefused::Invalid(text));
@@ -375,8 +383,24 @@ fn write(
     Ok(Op { cell: change.cell, body, ctx, took, expires_at: change.expires_at })
 }
 
+/// The whole numbers among the values on the cell, each as the part that a counter which adopts it begins
+/// with.
+fn numbers(view: &View, replaced: Option<&Slot>) -> Vec<Part> {
+    let slots = view.seen().map(|seen| &seen.slot).chain(replaced);
+    let number = |slot: &Slot| match &slot.op.body {
+        Body::Put(value) => decimal(value).map(|n| adopted(slot, n)),
+        _ => None,
+    };
+    slots.filter_map(number).collect()
+}
+
+fn adopted(slot: &Slot, number: i64) -> Part {
+    part(PartId { log: slot.log, first_seq: slot.seq }, i128::from(number), (0, 0))
+}
+
 /// The own log's parts once `amount` is added: what was taken away is dropped, the own part grows or a new
-/// one begins, and a decimal value that is shown is adopted as a part named by the write that set it.
+/// one begins, and a whole number that is shown is adopted as a part named by the write that set it (returned
+/// as well).
 fn added(
     amount: i64,
     view: &View,
@@ -385,30 +409,30 @@ fn added(
     replaced: Option<&Slot>,
     taken: &Parts,
     wall: u64,
-) -> Result<Vec<Part>, WriteRefused> {
+) -> Result<(Vec<Part>, Option<PartId>), WriteRefused> {
     let mut parts = Parts::default();
     if let Some(Slot { op: Op { body: Body::Counter(theirs), .. }, .. }) = replaced {
         parts.join(theirs);
     }
     parts.retain(|part| !taken.covers(part));
-    let pending = replaced.and_then(|slot| match &slot.op.body {
-        Body::Put(value) if !slot.expired(wall) => Some((value.clone(), slot.log, slot.seq)),
+    // A pending own write stands over what is shown.
+    let pending = replaced.filter(|own| view.seen().all(|seen| seen.slot.hlc < own.hlc));
+    let shown = pending.or_else(|| view.values(wall).next().map(|seen| &seen.slot));
+    let value = shown.filter(|slot| !slot.expired(wall)).and_then(|slot| match &slot.op.body {
+        Body::Put(value) => Some((slot, value)),
         _ => None,
     });
-    let shown = view.values(wall).next().and_then(|seen| match (&seen.slot.op.body, replaced) {
-        // A pending own write stands over what is shown.
-        (_, Some(own)) if own.seq > seen.slot.seq && own.log == seen.slot.log => None,
-        (Body::Put(value), _) => Some((value.clone(), seen.slot.log, seen.slot.seq)),
-        _ => None,
-    });
-    if let Some((value, log, first_seq)) = pending.or(shown) {
-        let Some(number) = decimal(&value) else {
+    let mut from = None;
+    if let Some((slot, value)) = value {
+        let Some(number) = decimal(value) else {
             let text = "what the key holds is no whole number: nothing can be added to it";
             return Err(WriteRefused::Invalid(text.to_owned()));
         };
-        parts.join(&[part(PartId { log, first_seq }, i128::from(number), (0, 0))]);
+        let part = adopted(slot, number);
+        from = Some(part.id());
+        parts.join(&[part]);
     }
-    let mine = parts.to_vec().into_iter().find(|part| part.log == own && part.first_seq <= seq);
+    let mine = parts.to_vec().into_iter().find(|part| part.log == own && Some(part.id()) != from);
     let id = mine.map_or(PartId { log: own, first_seq: seq }, |part| part.id());
     let grown = part(id, i128::from(amount), parts.of(&id));
     if grown.up.0 >= MAX_AMOUNT || grown.down.0 >= MAX_AMOUNT {
@@ -418,7 +442,7 @@ fn added(
     if parts.len() > MAX_PARTS {
         return Err(WriteRefused::Invalid("the counter has too many parts".to_owned()));
     }
-    Ok(parts.to_vec())
+    Ok((parts.to_vec(), from))
 }
 
 fn part(id: PartId, amount: i128, (up, down): (u128, u128)) -> Part {

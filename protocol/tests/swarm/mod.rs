@@ -309,12 +309,12 @@ impl Swarm {
         verdict.expect("every message gets a verdict")
     }
 
-    pub fn equal(&mut self) -> bool {
+    pub fn equal(&self) -> bool {
         let first = self.hash(0);
         (1..self.nodes.len()).all(|n| self.hash(n) == first)
     }
 
-    pub fn hash(&mut self, n: usize) -> Hash {
+    pub fn hash(&self, n: usize) -> Hash {
         self.nodes[n].engine.state_hash()
     }
 
