@@ -138,31 +138,39 @@ impl Index {
         each(self.db()?, rows.table(), f)
     }
 
-    /// Takes a memtable in that ends at `upto`, and lets `reclaimer` empty a segment. Durable when this
-    /// returns.
+    /// Takes a memtable in that ends at `upto`, and has `reclaimer` empty segments while `go_on` says so. Durable
+    /// when this returns.
     pub(super) fn absorb(
         &self,
         maps: &Maps,
         branches: &Branches,
         upto: Position,
         reclaimer: &mut Reclaimer<'_>,
+        mut go_on: impl FnMut() -> bool,
     ) -> Result<Live, StoreError> {
         guarded(|| {
-            let mut write = self.db()?.begin_write().map_err(index_error)?;
-            // A killed peer opens in a millisecond whatever its size, and no bytes that a peer may choose
-            // can imitate a finished commit.
-            write.set_quick_repair(true);
+            let write = self.begin()?;
             absorb_branches(&write, branches)?;
             let balance = absorb_slots(&write, maps)?;
             absorb_keys(&write, maps)?;
             absorb_rows(&write, maps, upto)?;
             let mut live = settle(&write, &balance)?;
-            if let Some(balance) = reclaimer.empty_one(&write, branches, &live)? {
+            while go_on()
+                && let Some(balance) = reclaimer.empty_one(&write, branches, &live)?
+            {
                 live = settle(&write, &balance)?;
             }
             write.commit().map_err(index_error)?;
             Ok(live)
         })
+    }
+
+    fn begin(&self) -> Result<WriteTransaction, StoreError> {
+        let mut write = self.db()?.begin_write().map_err(index_error)?;
+        // A killed peer opens in a millisecond whatever its size, and no bytes that a peer may choose can
+        // imitate a finished commit.
+        write.set_quick_repair(true);
+        Ok(write)
     }
 }
 

@@ -21,6 +21,7 @@
 //! opens in about a millisecond whatever its size.
 
 mod branches;
+mod checkpoint;
 mod disk;
 mod files;
 mod frame;
@@ -36,6 +37,7 @@ mod overlay;
 mod reclaim;
 mod room;
 mod schema;
+mod segments;
 mod sync;
 #[cfg(test)]
 mod tests;

@@ -37,6 +37,11 @@ impl Files for Device {
         Ok(Arc::new(DeviceFile { file, is_index, state }))
     }
 
+    fn reopen(&self, name: &str) -> io::Result<Arc<dyn File>> {
+        self.files.reopen(name)?;
+        self.open(name)
+    }
+
     fn list(&self) -> io::Result<Vec<String>> {
         self.files.list()
     }
@@ -47,6 +52,10 @@ impl Files for Device {
 
     fn sync(&self) -> io::Result<()> {
         Ok(())
+    }
+
+    fn allocated(&self) -> u64 {
+        self.files.allocated()
     }
 }
 
@@ -92,10 +101,6 @@ impl File for DeviceFile {
             return Err(io::Error::other("the device says no"));
         }
         self.file.sync_data()
-    }
-
-    fn allocated(&self) -> u64 {
-        self.file.allocated()
     }
 }
 
@@ -143,7 +148,7 @@ fn a_full_device_is_waited_for() {
 fn a_commit_that_must_not_wait_does_not() {
     let (device, state) = device();
     let (mut random, mut model) = (Random(1), Model::default());
-    let sizes = Sizes { segment: 1 << 20, ahead: 64 << 10, memtable: 8 << 10, worth: 1 };
+    let sizes = Sizes { segment: 1 << 20, ahead: 64 << 10, memtable: 8 << 10, ..Sizes::default() };
     let disk = Disk::with(device, sizes).expect("made");
     // The journal has its zeros ahead; the index gets nothing, not even where it has been.
     disk.apply(model.some(&mut random));

@@ -14,7 +14,7 @@ use super::super::schema::Rows;
 
 /// Small, so that a test sees many segments and checkpoints.
 pub(super) const SMALL: Sizes =
-    Sizes { segment: 6 << 10, ahead: 1 << 10, memtable: 4 << 10, worth: 1 };
+    Sizes { segment: 6 << 10, ahead: 1 << 10, memtable: 4 << 10, open: 3 };
 
 /// Numbers from a seed (SplitMix64).
 pub(super) struct Random(pub(super) u64);
