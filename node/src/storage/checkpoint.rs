@@ -1,9 +1,10 @@
-//! The thread that brings the index up to date and gives space back.
+//! The thread that brings the index up to date: checkpoints when the journal asks for them, and in idle
+//! moments what was put off, so that space is given back though nobody writes any more.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::AtomicU32;
-use std::sync::mpsc::Receiver;
-use std::sync::{Arc, Mutex};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 
 use swarmkv_protocol::store::StoreError;
 
@@ -31,10 +32,23 @@ impl Shared {
     /// Runs until nobody can ask for a checkpoint any more, or one fails.
     pub(super) fn make_checkpoints(&self, todo: &Receiver<Checkpoint>) {
         let mut survivors = Survivors::default();
-        while let Ok(checkpoint) = todo.recv() {
-            if let Err(e) = self.make(&checkpoint, &mut survivors) {
-                return self.layers.fail(e);
-            }
+        // The last frame that was durable when an idle moment found nothing to do.
+        let mut looked_at = None;
+        let mut wait = self.sizes.idle;
+        loop {
+            let done = match todo.recv_timeout(wait) {
+                Ok(checkpoint) => self.make(&checkpoint, &mut survivors).map(|()| false),
+                Err(RecvTimeoutError::Timeout) => {
+                    self.use_idle_moment(&mut survivors, &mut looked_at)
+                }
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
+            // Idle steps follow each other more quickly, with room for others in between.
+            wait = match done {
+                Ok(true) => self.sizes.idle / 10,
+                Ok(false) => self.sizes.idle,
+                Err(e) => return self.layers.fail(e),
+            };
         }
     }
 
@@ -59,6 +73,59 @@ impl Shared {
         let gone = unneeded(&segments, &live, upto.segment, survivors);
         self.layers.absorbed(self.index.tables()?, |segments| replace(segments, made, &gone));
         Ok(())
+    }
+
+    /// Does at most one thing that was put off, a checkpoint or else the emptying of one segment; says
+    /// whether there was one.
+    fn use_idle_moment(
+        &self,
+        survivors: &mut Survivors,
+        looked_at: &mut Option<u64>,
+    ) -> Result<bool, StoreError> {
+        let upto = self.layers.lock().upto;
+        if *looked_at != Some(upto) {
+            match self.worthwhile()? {
+                Some(checkpoint) => return self.make(&checkpoint, survivors).map(|()| true),
+                None => *looked_at = Some(upto),
+            }
+        }
+        let (segments, began) = {
+            let state = self.layers.lock();
+            if state.frozen.is_some() {
+                // It points to segments that the index does not know of yet.
+                return Ok(false);
+            }
+            // The memtable points to where it begins and to what comes after it.
+            (Arc::clone(&state.segments), state.began.segment)
+        };
+        let mut reclaimer = self.reclaimer(&segments, began, survivors);
+        let live = self.index.reclaim(&self.layers.branches, &mut reclaimer)?;
+        let Some(live) = live else { return Ok(false) };
+        let made = reclaimer.made;
+        let gone = unneeded(&segments, &live, began, survivors);
+        self.layers.reclaimed(self.index.tables()?, |segments| replace(segments, made, &gone));
+        Ok(true)
+    }
+
+    /// A checkpoint, if one would find enough to give back.
+    fn worthwhile(&self) -> Result<Option<Checkpoint>, StoreError> {
+        let (memtable, tables, began) = {
+            let state = self.layers.lock();
+            (Arc::clone(&state.memtable), Arc::clone(&state.tables), state.began)
+        };
+        let removed = memtable.read().removed();
+        let dead = tables.bytes_at(&removed)?;
+        // Who holds the journal is about to write, and may be waiting for this very thread.
+        let journal = match self.journal.try_lock() {
+            Ok(journal) => journal,
+            Err(TryLockError::Poisoned(e)) => PoisonError::into_inner(e),
+            Err(TryLockError::WouldBlock) => return Ok(None),
+        };
+        let upto = journal.position();
+        if dead >= self.sizes.worth || upto.segment > began.segment {
+            return Ok(self.layers.freeze_at_once(upto));
+        }
+        Ok(None)
     }
 
     fn reclaimer<'a>(

@@ -165,6 +165,27 @@ impl Index {
         })
     }
 
+    /// Has `reclaimer` empty one segment, if there is one to empty. Durable when this returns.
+    pub(super) fn reclaim(
+        &self,
+        branches: &Branches,
+        reclaimer: &mut Reclaimer<'_>,
+    ) -> Result<Option<Live>, StoreError> {
+        let live = self.live()?;
+        if !reclaimer.has_victim(&live) {
+            return Ok(None);
+        }
+        guarded(|| {
+            let write = self.begin()?;
+            let Some(balance) = reclaimer.empty_one(&write, branches, &live)? else {
+                return Ok(None);
+            };
+            let live = settle(&write, &balance)?;
+            write.commit().map_err(index_error)?;
+            Ok(Some(live))
+        })
+    }
+
     fn begin(&self) -> Result<WriteTransaction, StoreError> {
         let mut write = self.db()?.begin_write().map_err(index_error)?;
         // A killed peer opens in a millisecond whatever its size, and no bytes that a peer may choose can
@@ -338,6 +359,20 @@ pub(super) struct Tables {
 }
 
 impl Tables {
+    /// Bytes that lie where these places say.
+    pub(super) fn bytes_at(&self, places: &[Numbered]) -> Result<u64, StoreError> {
+        guarded(|| {
+            let mut bytes = 0;
+            for place in places {
+                let there = self.slots.get(&schema::numbered_bytes(*place)[..]);
+                if let Some(there) = there.map_err(index_error)? {
+                    bytes += u64::from(Pointer::from_bytes(there.value())?.len);
+                }
+            }
+            Ok(bytes)
+        })
+    }
+
     /// The slots on a key.
     pub(super) fn spots(&self, key: &[u8]) -> Result<Vec<Spot>, StoreError> {
         guarded(|| match self.keys.get(key).map_err(index_error)? {

@@ -8,6 +8,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::files::File;
 use super::frame::{self, Builder, Within};
@@ -26,11 +27,22 @@ pub(super) struct Sizes {
     pub(super) memtable: usize,
     /// Segments kept open for reading.
     pub(super) open: usize,
+    /// A store that was given nothing to put into its index for so long does what was put off.
+    pub(super) idle: Duration,
+    /// Bytes that must be to be had before an idle store looks for more to give back.
+    pub(super) worth: u64,
 }
 
 impl Default for Sizes {
     fn default() -> Self {
-        Self { segment: 32 << 20, ahead: 256 << 10, memtable: 8 << 20, open: OPEN_SEGMENTS }
+        Self {
+            segment: 32 << 20,
+            ahead: 256 << 10,
+            memtable: 8 << 20,
+            open: OPEN_SEGMENTS,
+            idle: Duration::from_secs(10),
+            worth: 1 << 20,
+        }
     }
 }
 

@@ -196,12 +196,23 @@ impl Layers {
         Ok(state.freeze(upto))
     }
 
+    /// As [`Layers::freeze`], if no checkpoint is under way.
+    pub(super) fn freeze_at_once(&self, upto: Position) -> Option<Checkpoint> {
+        let mut state = self.lock();
+        (state.frozen.is_none() && state.failed.is_none()).then(|| state.freeze(upto))
+    }
+
     /// The frozen memtable is in the index; `change` says which segments are left.
     pub(super) fn absorbed(&self, tables: Tables, change: impl FnOnce(&mut Segments)) {
         let mut state = self.lock();
         state.frozen = None;
         state.repointed(tables, change);
         self.moved_on.notify_all();
+    }
+
+    /// The index points to other segments; `change` says which are left.
+    pub(super) fn reclaimed(&self, tables: Tables, change: impl FnOnce(&mut Segments)) {
+        self.lock().repointed(tables, change);
     }
 
     /// No checkpoint can be made any more.

@@ -1,4 +1,5 @@
-//! Space and descriptors: both stay bounded by what lives, however much was written.
+//! Space and descriptors: both stay bounded by what lives, however much was written, and idle stores give
+//! back too.
 
 use std::fs;
 use std::sync::Arc;
@@ -24,7 +25,14 @@ const SEGMENT: u64 = 32 << 10;
 const BESIDE: usize = 4;
 
 fn sizes() -> Sizes {
-    Sizes { segment: SEGMENT, ahead: 4 << 10, memtable: 8 << 10, open: 4 }
+    Sizes {
+        segment: SEGMENT,
+        ahead: 4 << 10,
+        memtable: 8 << 10,
+        open: 2,
+        idle: Duration::from_secs(3600),
+        worth: 1 << 10,
+    }
 }
 
 fn written(n: u64, seq: u64, len: usize) -> Write {
@@ -184,4 +192,34 @@ fn eventually(what: &str, done: impl Fn() -> bool) {
         assert!(Instant::now() < deadline, "{what}");
         thread::sleep(Duration::from_millis(5));
     }
+}
+
+#[test]
+fn an_idle_store_gives_back_what_the_last_writes_left() {
+    let files = Arc::new(Watched::default());
+    // The memtable never fills: without idle moments there is no checkpoint but those that the journal asks for.
+    let sizes = Sizes { idle: Duration::from_millis(40), memtable: 8 << 20, ..sizes() };
+    let disk = Disk::with(Arc::clone(&files) as Arc<_>, sizes).expect("made");
+    for n in 0..600 {
+        disk.apply(vec![written(n, n + 1, 900)]);
+        disk.sync().expect("durable");
+    }
+    let full = files.segments();
+    // A few bytes that say that nearly all of it is dead.
+    disk.apply((0..600).filter(|n| n % 50 > 0).map(|n| removed(n, n + 1)).collect());
+    disk.sync().expect("durable");
+    // The journal's last segments, and that of the twelve survivors.
+    eventually("space is given back without further writes", || files.segments() <= 4);
+    println!("{full} segments, {} when idle", files.segments());
+    assert!(full > 15, "{full}");
+    for n in (0..600).step_by(50) {
+        let slots = disk.slots(&key(n)).expect("readable");
+        assert!(slots.len() == 1 && slots[0].open().is_ok(), "key {n}");
+    }
+    let rests = || {
+        files.scans();
+        thread::sleep(Duration::from_millis(200));
+        files.scans().is_empty()
+    };
+    eventually("what cannot be improved is left alone", rests);
 }
