@@ -1,7 +1,6 @@
 //! Space and descriptors: both stay bounded by what lives, however much was written, and idle stores give
 //! back too.
 
-use std::fs;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -14,7 +13,7 @@ use swarmkv_protocol::time::Hlc;
 use super::super::disk::Disk;
 use super::super::files::{Files, OnDisk};
 use super::super::journal::Sizes;
-use super::super::segments::named;
+use super::super::segments::{Handles, Kind, name, named};
 use super::model::{branch, key};
 use super::watched::Watched;
 
@@ -162,27 +161,17 @@ fn a_snapshot_reads_on_in_files_that_were_given_up_and_then_they_go() {
 fn a_snapshot_of_a_closed_store_neither_opens_nor_removes_what_is_somebody_elses() {
     let dir = tempfile::tempdir().expect("a directory");
     let files: Arc<dyn Files> = Arc::new(OnDisk::at(dir.path()).expect("made"));
-    let open = || Disk::with(Arc::clone(&files), sizes()).expect("opened");
-    let disk = open();
-    let mut writer = Overwriter::new(60);
-    for _ in 0..300 {
-        writer.step(&disk, 300);
-    }
-    let old = disk.durable();
-    for _ in 0..1000 {
-        writer.step(&disk, 300);
-    }
-    drop(disk);
-    let disk = open();
-    for _ in 0..1000 {
-        writer.step(&disk, 300);
-    }
-    let there = fs::read_dir(dir.path()).expect("listed").count();
-    let slots = old.slots(&key(0)).expect("answered");
-    assert!(slots.iter().all(|slot| slot.open().is_err()), "read after the store was closed");
-    drop(old);
-    assert_eq!(fs::read_dir(dir.path()).expect("listed").count(), there);
-    writer.check(&disk);
+    let old = Handles::new(Arc::clone(&files), 8);
+    let (kept, _) = old.create(Kind::Slots, 7).expect("made");
+    kept.give_up();
+    old.close();
+    // The store is opened again, and comes to use the number again.
+    files.remove(&name(Kind::Slots, 7)).expect("there");
+    let new = Handles::new(Arc::clone(&files), 8);
+    let (_theirs, _) = new.create(Kind::Slots, 7).expect("made");
+    assert!(kept.file().is_err());
+    drop(kept);
+    assert_eq!(files.list().expect("listed"), [name(Kind::Slots, 7)]);
 }
 
 /// Waits until `done` says so.
