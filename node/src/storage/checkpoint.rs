@@ -101,10 +101,10 @@ impl Shared {
         let mut reclaimer = self.reclaimer(&segments, began, survivors);
         let live = self.index.reclaim(&self.layers.branches, &mut reclaimer)?;
         let Some(live) = live else { return Ok(false) };
-        let made = reclaimer.made;
+        let (made, full) = (reclaimer.made, reclaimer.full);
         let gone = unneeded(&segments, &live, began, survivors);
         self.layers.reclaimed(self.index.tables()?, |segments| replace(segments, made, &gone));
-        Ok(true)
+        Ok(!full)
     }
 
     /// A checkpoint, if one would find enough to give back.
@@ -135,7 +135,8 @@ impl Shared {
         survivors: &'a mut Survivors,
     ) -> Reclaimer<'a> {
         let (handles, next, sizes) = (&self.handles, &self.next_segment, self.sizes);
-        Reclaimer { handles, segments, next, sizes, before, survivors, made: Segments::new() }
+        let (made, full) = (Segments::new(), false);
+        Reclaimer { handles, segments, next, sizes, before, survivors, made, full }
     }
 }
 

@@ -180,6 +180,7 @@ impl Layers {
             segments: Arc::clone(&state.segments),
             branches: Arc::clone(&self.branches),
         });
+        state.moments.retain(|(_, view)| view.strong_count() > 0);
         state.moments.push((state.upto, Arc::downgrade(&view)));
         Snapshot::new(view)
     }

@@ -22,6 +22,7 @@ use super::files::File;
 use super::frame::{self, Builder, Item};
 use super::index::{Balance, Live, count};
 use super::journal::{self, Position, Sizes};
+use super::room;
 use super::schema::{self, KEYS, Numbered, Place, Pointer, SLOTS, index_error};
 use super::segments::{Handles, Kind, PREFIX, Segments};
 
@@ -78,6 +79,8 @@ pub(super) struct Reclaimer<'a> {
     pub(super) survivors: &'a mut Survivors,
     /// The segments that were made.
     pub(super) made: Segments,
+    /// The device has no room for copies.
+    pub(super) full: bool,
 }
 
 impl Reclaimer<'_> {
@@ -106,12 +109,22 @@ impl Reclaimer<'_> {
             self.survivors.unreadable.insert(victim);
             return Ok(Some(Balance::new()));
         }
-        let moved = self.copy(victim, alive).map_err(failed)?;
-        repoint(write, &moved).map(Some)
+        match room::without_waiting(|| self.copy(victim, alive)) {
+            Ok(moved) => repoint(write, &moved).map(Some),
+            // What was copied is dead. Waiting would keep back what can be given back without a copy.
+            Err(e) if room::no_room(&e) => {
+                self.full = true;
+                Ok(Some(Balance::new()))
+            }
+            Err(e) => Err(failed(e)),
+        }
     }
 
     /// The segment with the least alive in it, and how many bytes those are.
     fn victim(&self, live: &Live) -> Option<(u32, u64)> {
+        if self.full {
+            return None;
+        }
         let open = self.survivors.open.as_ref().map(|open| open.at.segment);
         let closed = |number: &u32| match self.segments.get(number).map(|segment| segment.kind) {
             Some(Kind::Log) => *number < self.before,

@@ -23,7 +23,7 @@ const SEGMENT: u64 = 32 << 10;
 /// that is being opened while the cache is full.
 const BESIDE: usize = 4;
 
-fn sizes() -> Sizes {
+pub(super) fn sizes() -> Sizes {
     Sizes {
         segment: SEGMENT,
         ahead: 4 << 10,
@@ -34,14 +34,14 @@ fn sizes() -> Sizes {
     }
 }
 
-fn written(n: u64, seq: u64, len: usize) -> Write {
+pub(super) fn written(n: u64, seq: u64, len: usize) -> Write {
     let body = Body::Put(Bytes(vec![seq as u8; len]));
     let op = Op { key: key(n), body, ctx: Vec::new(), expires_at: None };
     let op = Bytes(codec::encode(&op));
     Write::Slot { key: key(n), slot: RawSlot { branch: branch(1), seq, hlc: Hlc(seq << 16), op } }
 }
 
-fn removed(n: u64, seq: u64) -> Write {
+pub(super) fn removed(n: u64, seq: u64) -> Write {
     Write::RemoveSlot { key: key(n), branch: branch(1), seq }
 }
 
@@ -175,7 +175,7 @@ fn a_snapshot_of_a_closed_store_neither_opens_nor_removes_what_is_somebody_elses
 }
 
 /// Waits until `done` says so.
-fn eventually(what: &str, done: impl Fn() -> bool) {
+pub(super) fn eventually(what: &str, done: impl Fn() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(20);
     while !done() {
         assert!(Instant::now() < deadline, "{what}");
