@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::panic::{self, AssertUnwindSafe};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::{io, iter};
 
 use redb::{
@@ -43,7 +43,7 @@ impl Index {
         guarded(|| {
             let db = Database::builder()
                 .set_cache_size(CACHE_BYTES)
-                .create_with_backend(Backend(file))
+                .create_with_backend(Backend::new(file))
                 .map_err(|e| StoreError::Failed(format!("the store's index: {e}")))?;
             let index = Self { db: Some(db) };
             index.prepare()?;
@@ -412,28 +412,47 @@ impl Tables {
     }
 }
 
-/// One of our files as the library wants it.
+/// One of our files as the library wants it. Let go of when the index is closed: snapshots that outlive it
+/// keep this, and must not keep a descriptor.
 #[derive(Debug)]
-struct Backend(Arc<dyn File>);
+struct Backend(RwLock<Option<Arc<dyn File>>>);
+
+impl Backend {
+    fn new(file: Arc<dyn File>) -> Self {
+        Self(RwLock::new(Some(file)))
+    }
+
+    fn with<T>(&self, work: impl FnOnce(&dyn File) -> io::Result<T>) -> io::Result<T> {
+        match &*self.0.read().unwrap_or_else(PoisonError::into_inner) {
+            Some(file) => work(&**file),
+            None => Err(io::Error::other("the store was closed")),
+        }
+    }
+}
 
 impl redb::StorageBackend for Backend {
     fn len(&self) -> io::Result<u64> {
-        self.0.len()
+        self.with(|file| file.len())
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.0.read_at(offset, out)
+        self.with(|file| file.read_at(offset, out))
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.0.set_len(len)
+        self.with(|file| file.set_len(len))
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.0.sync_data()
+        self.with(|file| file.sync_data())
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.0.write_at(offset, data)
+        self.with(|file| file.write_at(offset, data))
+    }
+
+    fn close(&self) -> io::Result<()> {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = None;
+        Ok(())
     }
 }

@@ -174,6 +174,21 @@ fn a_snapshot_of_a_closed_store_neither_opens_nor_removes_what_is_somebody_elses
     assert_eq!(files.list().expect("listed"), [name(Kind::Slots, 7)]);
 }
 
+#[test]
+fn a_snapshot_holds_no_file_open_when_its_store_is_closed() {
+    let files = Arc::new(Watched::default());
+    let disk = Disk::with(Arc::clone(&files) as Arc<_>, sizes()).expect("made");
+    let mut writer = Overwriter::new(60);
+    for _ in 0..600 {
+        writer.step(&disk, 300);
+    }
+    let snapshot = disk.durable();
+    let scan = snapshot.scan(b"key/", b"").expect("readable");
+    drop(disk);
+    assert_eq!(files.open_now(), 0);
+    drop((snapshot, scan));
+}
+
 /// Waits until `done` says so.
 pub(super) fn eventually(what: &str, done: impl Fn() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(20);

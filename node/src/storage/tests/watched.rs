@@ -36,6 +36,11 @@ impl Watched {
         self.seen.most.load(Ordering::SeqCst)
     }
 
+    /// Files that are open now.
+    pub(super) fn open_now(&self) -> usize {
+        self.seen.open.load(Ordering::SeqCst)
+    }
+
     /// How often the head of each segment's first frame was read since this was last asked: once by a start
     /// that replays it, twice by whoever empties it or goes on with it.
     pub(super) fn scans(&self) -> BTreeMap<String, usize> {
