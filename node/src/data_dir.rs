@@ -4,10 +4,13 @@ use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
 
 use crate::error::DirError;
 
 const SWARM: &str = "swarm";
+/// Where systems keep an id of the machine: systemd, and D-Bus without it.
+const MACHINE_IDS: [&str; 2] = ["/etc/machine-id", "/var/lib/dbus/machine-id"];
 
 /// A data directory that this process holds the lock of.
 #[derive(Debug)]
@@ -56,8 +59,11 @@ impl DataDir {
         fs::write(&path, format!("{name}\n")).map_err(DirError::io(path))
     }
 
-    /// A text that changes when the directory is copied or restored: this machine, and the device and
-    /// inode of a file inside the store.
+    /// A text that changes when the directory is copied or restored, and stays when it is moved or the
+    /// machine starts again: this machine, and the inode and birth time of a file inside the store.
+    ///
+    /// Not the device's number: many machines number their devices anew at every start. So a snapshot of
+    /// a whole file system or disk, put in the place of the original, cannot be told from it by this.
     pub(crate) fn fingerprint(&self) -> Result<String, DirError> {
         let path = self.store().join("identity");
         if !path.exists() {
@@ -65,9 +71,19 @@ impl DataDir {
                 .map_err(DirError::io(&path))?;
         }
         let meta = fs::metadata(&path).map_err(DirError::io(&path))?;
-        let machine = fs::read_to_string("/etc/machine-id").unwrap_or_default();
-        Ok(format!("{}/{}/{}", machine.trim(), meta.dev(), meta.ino()))
+        // Some file systems do not note it; the inode has to do there.
+        let born = meta.created().ok().and_then(|born| born.duration_since(UNIX_EPOCH).ok());
+        let born = born.map_or(0, |born| born.as_nanos());
+        Ok(format!("{}/{}/{born}", machine(), meta.ino()))
     }
+}
+
+/// The id of this machine, where it has one.
+fn machine() -> String {
+    let read = |path: &&str| fs::read_to_string(path).map(|id| id.trim().to_owned()).ok();
+    // An image that was never started has the second word in place of an id.
+    let some = |id: &String| !id.is_empty() && id != "uninitialized";
+    MACHINE_IDS.iter().filter_map(read).find(some).unwrap_or_default()
 }
 
 /// The name of the swarm that a directory belongs to, if any. Needs no lock: a peer may be running.
@@ -112,17 +128,72 @@ mod tests {
         DataDir::open(dir.path()).expect("free again");
     }
 
-    #[test]
-    fn a_copied_store_has_another_fingerprint() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let held = DataDir::create(dir.path()).expect("free");
+    /// The fingerprint of the directory at `path`, as a process finds it that starts there.
+    fn found(path: &Path) -> String {
+        DataDir::open(path).expect("free").fingerprint().expect("readable")
+    }
+
+    fn made(path: &Path) -> String {
+        let held = DataDir::create(path).expect("free");
         fs::create_dir(held.store()).expect("made");
-        let before = held.fingerprint().expect("readable");
-        assert_eq!(held.fingerprint().expect("readable"), before);
-        let file = held.store().join("identity");
-        let copy = held.store().join("copy");
-        fs::copy(&file, &copy).expect("copied");
-        fs::rename(&copy, &file).expect("moved over");
-        assert_ne!(held.fingerprint().expect("readable"), before);
+        held.fingerprint().expect("readable")
+    }
+
+    /// As `cp -a` does it, times included. Not by a process of its own: while one is being started it holds
+    /// the locks of the tests beside this one.
+    fn copied(from: &Path, to: &Path) {
+        fs::create_dir(to).expect("made");
+        for entry in fs::read_dir(from).expect("listed") {
+            let from = entry.expect("an entry").path();
+            let to = to.join(from.file_name().expect("named"));
+            let meta = fs::metadata(&from).expect("there");
+            if meta.is_dir() {
+                copied(&from, &to);
+            } else {
+                fs::copy(&from, &to).expect("copied");
+                let file = OpenOptions::new().write(true).open(&to).expect("there");
+                file.set_modified(meta.modified().expect("known")).expect("changed");
+            }
+        }
+    }
+
+    #[test]
+    fn a_directory_is_known_again() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (here, there) = (dir.path().join("here"), dir.path().join("there/below"));
+        let before = made(&here);
+        assert_eq!(found(&here), before);
+        // However it is used meanwhile, and wherever it is moved.
+        let identity = here.join("store/identity");
+        fs::set_permissions(&identity, fs::Permissions::from_mode(0o400)).expect("changed");
+        File::open(&identity).expect("there").set_modified(UNIX_EPOCH).expect("changed");
+        fs::create_dir(dir.path().join("there")).expect("made");
+        fs::rename(&here, &there).expect("moved");
+        assert_eq!(found(&there), before);
+    }
+
+    #[test]
+    fn a_directory_is_known_by_machine_inode_and_birth_alone() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let fingerprint = made(&dir.path().join("here"));
+        let meta = fs::metadata(dir.path().join("here/store/identity")).expect("there");
+        let parts: Vec<&str> = fingerprint.split('/').collect();
+        let born = meta.created().ok().and_then(|born| born.duration_since(UNIX_EPOCH).ok());
+        let born = born.map_or(0, |born| born.as_nanos()).to_string();
+        assert_eq!(parts, [&machine(), &meta.ino().to_string(), &born]);
+    }
+
+    #[test]
+    fn a_copied_directory_is_another() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (here, copy) = (dir.path().join("here"), dir.path().join("copy"));
+        let before = made(&here);
+        copied(&here, &copy);
+        assert_ne!(found(&copy), before);
+        assert_eq!(found(&here), before);
+        // Restored in the place of the original.
+        fs::remove_dir_all(&here).expect("removed");
+        copied(&copy, &here);
+        assert_ne!(found(&here), before);
     }
 }

@@ -1,6 +1,6 @@
 //! A replica's store: takes the core's writes, makes them durable, answers its reads.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -13,19 +13,21 @@ use swarmkv_protocol::id::{Branch, Hash8};
 use swarmkv_protocol::store::{RawSlot, Recovered, Store, StoreError, Write};
 
 use super::branches::Branches;
+use super::checkpoint::{self, Shared};
 use super::files::{Files, OnDisk};
 use super::frame::{Builder, Item, items};
 use super::index::Index;
-use super::journal::{self, Journal, Kind, PREFIX, Position, Replayed, Segment, Segments, Sizes};
+use super::journal::{self, Journal, Position, Replayed, Sizes};
 use super::layers::{Checkpoint, Layers};
 use super::memory::InMemory;
 use super::memtable::{Maps, Memtable};
 use super::merge;
 use super::migrate;
 use super::overlay::Overlay;
-use super::reclaim::{Reclaimer, failed};
+use super::reclaim::failed;
 use super::room::{self, Patient, Room};
 use super::schema::{self, INDEX, Pointer, Rows};
+use super::segments::{self, Handles, PREFIX, Segments};
 use super::view::Snapshot;
 
 /// Slots put into the memtable before readers get their turn.
@@ -37,23 +39,12 @@ pub(crate) struct Disk(Arc<Inner>);
 
 struct Inner {
     shared: Arc<Shared>,
-    journal: Mutex<Journal>,
     /// Frames were lost to damage: what is stored must be checked.
     damaged: bool,
     /// Where a store in memory keeps who is a member.
     kept: Option<Disk>,
     checkpoints: Option<Sender<Checkpoint>>,
     thread: Option<JoinHandle<()>>,
-}
-
-/// What the thread that makes checkpoints needs.
-struct Shared {
-    files: Arc<dyn Files>,
-    room: Arc<Room>,
-    index: Index,
-    layers: Layers,
-    next_segment: AtomicU32,
-    sizes: Sizes,
 }
 
 impl Disk {
@@ -100,7 +91,7 @@ impl Disk {
         let room = Arc::new(Room::default());
         let files: Arc<dyn Files> = Arc::new(Patient::new(files, Arc::clone(&room)));
         let names = files.list().map_err(failed)?;
-        if !names.iter().any(|name| journal::named(name).is_some())
+        if !names.iter().any(|name| segments::named(name).is_some())
             && names.iter().any(|n| n == INDEX)
         {
             // The journal is made after the index is: this one was never finished.
@@ -111,30 +102,21 @@ impl Disk {
         files.sync().map_err(failed)?;
         let index = Index::open(index)?;
         let branches = Arc::new(Branches::new(index.branches()?));
-        let mut segments = tidy(&files, &index)?;
+        let handles = Handles::new(Arc::clone(&files), sizes.open);
+        let mut segments = tidy(&files, &handles, &index)?;
         let began = index.position()?.unwrap_or(Position { segment: 0, offset: PREFIX, number: 1 });
         let mut maps = Maps::default();
         let each = |at: Position, body: &[u8]| replayed(&mut maps, &branches, at, body);
-        let Replayed { end, clean, damaged } =
-            journal::replay(&segments, began, each).map_err(failed)?;
+        let replayed = journal::replay(&segments, began, each).map_err(failed)?;
+        let (damaged, upto) = (replayed.damaged, replayed.end.number - 1);
         let last = segments.keys().next_back().copied();
         let next_segment = AtomicU32::new(last.map_or(0, |last| last + 1));
-        let journal =
-            match segments.get(&end.segment).filter(|_| clean && end.offset < sizes.segment) {
-                Some(Segment { file, .. }) => {
-                    Journal::resume(Arc::clone(&files), sizes, Arc::clone(file), end)
-                }
-                None => {
-                    let number = next_segment.fetch_add(1, Ordering::Relaxed);
-                    Journal::create(Arc::clone(&files), sizes, number, end.number)
-                }
-            };
-        let journal = journal.map_err(failed)?;
-        segments.insert(journal.position().segment, journal.segment());
+        let journal = go_on(&handles, &mut segments, sizes, &replayed, &next_segment);
+        let journal = Mutex::new(journal.map_err(failed)?);
         let memtable = Memtable::from(maps);
-        let layers =
-            Layers::new(index.tables()?, segments, branches, memtable, began, end.number - 1);
-        let shared = Arc::new(Shared { files, room, index, layers, next_segment, sizes });
+        let layers = Layers::new(index.tables()?, segments, branches, memtable, began, upto);
+        let shared = Shared { files, handles, room, index, layers, journal, next_segment, sizes };
+        let shared = Arc::new(shared);
         let (checkpoints, todo) = mpsc::channel();
         let worker = Arc::clone(&shared);
         let thread = thread::Builder::new()
@@ -142,8 +124,7 @@ impl Disk {
             .spawn(move || worker.make_checkpoints(&todo))
             .map_err(failed)?;
         let (checkpoints, thread) = (Some(checkpoints), Some(thread));
-        let journal = Mutex::new(journal);
-        Ok(Self(Arc::new(Inner { shared, journal, damaged, kept: None, checkpoints, thread })))
+        Ok(Self(Arc::new(Inner { shared, damaged, kept: None, checkpoints, thread })))
     }
 
     fn layers(&self) -> &Layers {
@@ -202,8 +183,9 @@ impl Disk {
 
     fn try_commit(&self, may_wait: bool) -> Result<Snapshot, NotDone> {
         let shared = &self.0.shared;
+        // First: whoever holds it, nobody else sets the memtable aside.
+        let mut journal = shared.journal.lock().unwrap_or_else(PoisonError::into_inner);
         let (layer, memtable, oldest) = shared.layers.to_commit()?;
-        let mut journal = self.0.journal.lock().unwrap_or_else(PoisonError::into_inner);
         let mut frame = Builder::new();
         let lie = frame.layer(&layer);
         if frame.is_empty() {
@@ -216,7 +198,7 @@ impl Disk {
         }
         self.keep(&layer)?;
         let at = journal.append(frame)?;
-        let pointers = lie.into_iter().map(|within| within.map(|within| point(at, within)));
+        let pointers = lie.into_iter().map(|within| within.map(|within| at.pointer(within)));
         take_in(&layer, pointers, &memtable, &shared.layers.branches, at.number, oldest);
         let durable = shared.layers.committed(at.number);
         let began = shared.layers.lock().began;
@@ -241,7 +223,7 @@ impl Disk {
     /// Has everything put into the index, so that the next start finds nothing to do. It is done when the
     /// last clone of this store is gone; should it be interrupted, the next start does it.
     pub(crate) fn settle(&self) -> Result<(), StoreError> {
-        let journal = self.0.journal.lock().unwrap_or_else(PoisonError::into_inner);
+        let journal = self.0.shared.journal.lock().unwrap_or_else(PoisonError::into_inner);
         let empty = self.layers().lock().memtable.read().bytes == 0;
         if empty { Ok(()) } else { self.checkpoint(&journal) }
     }
@@ -292,9 +274,7 @@ impl Disk {
 
     /// Bytes that the store takes up.
     pub(crate) fn bytes(&self) -> u64 {
-        let segments = Arc::clone(&self.layers().lock().segments);
-        let index = self.0.shared.files.open(INDEX).map_or(0, |file| file.allocated());
-        index + segments.values().map(|segment| segment.file.allocated()).sum::<u64>()
+        self.0.shared.files.allocated()
     }
 
     /// A row as of the last write taken over.
@@ -346,54 +326,8 @@ impl Drop for Inner {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
-    }
-}
-
-impl Shared {
-    fn make_checkpoints(&self, todo: &mpsc::Receiver<Checkpoint>) {
-        let mut unreadable = BTreeSet::new();
-        while let Ok(checkpoint) = todo.recv() {
-            if let Err(e) = self.make(&checkpoint, &mut unreadable) {
-                self.layers.fail(e);
-                return;
-            }
-        }
-    }
-
-    /// Puts a memtable into the index and removes the segments that nobody needs then.
-    fn make(
-        &self,
-        checkpoint: &Checkpoint,
-        unreadable: &mut BTreeSet<u32>,
-    ) -> Result<(), StoreError> {
-        let segments = Arc::clone(&self.layers.lock().segments);
-        let mut reclaimer = Reclaimer {
-            files: &self.files,
-            segments: &segments,
-            next: &self.next_segment,
-            worth: self.sizes.worth,
-            before: checkpoint.began.segment,
-            unreadable,
-            made: None,
-        };
-        let maps = checkpoint.memtable.read();
-        let upto = checkpoint.upto;
-        let live = self.index.absorb(&maps, &self.layers.branches, upto, &mut reclaimer)?;
-        let made = reclaimer.made;
-        let needed = |number: u32| number >= upto.segment || live.contains_key(&number);
-        let gone: Vec<(u32, Kind)> = segments
-            .iter()
-            .filter(|(number, _)| !needed(**number))
-            .map(|(number, segment)| (*number, segment.kind))
-            .collect();
-        self.layers.absorbed(self.index.tables()?, |segments| {
-            segments.extend(made);
-            segments.retain(|number, _| !gone.iter().any(|(gone, _)| gone == number));
-        });
-        for (number, kind) in gone {
-            self.files.remove(&journal::name(kind, number)).map_err(failed)?;
-        }
-        Ok(())
+        // Snapshots may outlive the store; the directory is somebody else's from now on.
+        self.shared.handles.close();
     }
 }
 
@@ -415,27 +349,44 @@ impl From<StoreError> for NotDone {
     }
 }
 
-/// Opens the segments and removes what an interrupted checkpoint left behind.
-fn tidy(files: &Arc<dyn Files>, index: &Index) -> Result<Segments, StoreError> {
+/// The segments that are there, without what an interrupted checkpoint left behind.
+fn tidy(
+    files: &Arc<dyn Files>,
+    handles: &Arc<Handles>,
+    index: &Index,
+) -> Result<Segments, StoreError> {
     let live = index.live()?;
     let journal = index.position()?.map_or(0, |at| at.segment);
-    let mut segments = Segments::new();
+    let mut there = Segments::new();
     for name in files.list().map_err(failed)? {
-        let Some((kind, number)) = journal::named(&name) else { continue };
-        let needed = live.contains_key(&number) || kind == Kind::Log && number >= journal;
-        if needed {
-            let file = files.open(&name).map_err(failed)?;
-            segments.insert(number, Segment { kind, file });
+        let Some((kind, number)) = segments::named(&name) else { continue };
+        if checkpoint::needed(kind, number, &live, journal) {
+            there.insert(number, handles.segment(kind, number));
         } else {
             files.remove(&name).map_err(failed)?;
         }
     }
-    Ok(segments)
+    Ok(there)
 }
 
-fn point(at: Position, (within, len): (u32, u32)) -> Pointer {
-    let offset = u32::try_from(at.offset).unwrap_or(u32::MAX).saturating_add(within);
-    Pointer { segment: at.segment, offset, len }
+/// The journal, ready for its next frame.
+fn go_on(
+    handles: &Arc<Handles>,
+    segments: &mut Segments,
+    sizes: Sizes,
+    Replayed { end, clean, .. }: &Replayed,
+    next_segment: &AtomicU32,
+) -> io::Result<Journal> {
+    let handles = Arc::clone(handles);
+    match segments.get(&end.segment).filter(|_| *clean && end.offset < sizes.segment) {
+        Some(segment) => Journal::resume(handles, sizes, segment.file()?, *end),
+        None => {
+            let number = next_segment.fetch_add(1, Ordering::Relaxed);
+            let (journal, segment) = Journal::create(handles, sizes, number, end.number)?;
+            segments.insert(number, segment);
+            Ok(journal)
+        }
+    }
 }
 
 /// Puts a durable layer into the memtable.
@@ -469,7 +420,7 @@ fn replayed(maps: &mut Maps, branches: &Branches, at: Position, body: &[u8]) {
                 // Its frame was sound, so it is; without its key nobody could find it.
                 let Ok(slot) = schema::slot(place, bytes).open() else { continue };
                 let numbered = (branches.number(&place.0), place.1);
-                maps.slot(at.number, at.number, &slot.op.key, numbered, Some(point(at, within)));
+                maps.slot(at.number, at.number, &slot.op.key, numbered, Some(at.pointer(within)));
             }
             Item::NoSlot(place, key) => {
                 let numbered = (branches.number(&place.0), place.1);

@@ -13,6 +13,9 @@ pub(crate) trait Files: fmt::Debug + Send + Sync {
     /// Opens a file for reading and writing, made if it is not there.
     fn open(&self, name: &str) -> io::Result<Arc<dyn File>>;
 
+    /// Opens a file that must be there.
+    fn reopen(&self, name: &str) -> io::Result<Arc<dyn File>>;
+
     /// Names of the files, ascending.
     fn list(&self) -> io::Result<Vec<String>>;
 
@@ -21,6 +24,9 @@ pub(crate) trait Files: fmt::Debug + Send + Sync {
 
     /// Makes durable which files there are.
     fn sync(&self) -> io::Result<()>;
+
+    /// Bytes that the files take up on their device.
+    fn allocated(&self) -> u64;
 }
 
 /// One open file. Reads and writes at different places do not wait for each other.
@@ -37,9 +43,6 @@ pub(crate) trait File: fmt::Debug + Send + Sync {
 
     /// Makes what was written durable.
     fn sync_data(&self) -> io::Result<()>;
-
-    /// Bytes that the file takes up on its device.
-    fn allocated(&self) -> u64;
 }
 
 /// A directory on disk. Its files are for their owner only.
@@ -63,6 +66,11 @@ impl Files for OnDisk {
         Ok(Arc::new(DiskFile(options.open(self.dir.join(name))?)))
     }
 
+    fn reopen(&self, name: &str) -> io::Result<Arc<dyn File>> {
+        let file = OpenOptions::new().read(true).write(true).open(self.dir.join(name))?;
+        Ok(Arc::new(DiskFile(file)))
+    }
+
     fn list(&self) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
         for entry in fs::read_dir(&self.dir)? {
@@ -81,6 +89,12 @@ impl Files for OnDisk {
 
     fn sync(&self) -> io::Result<()> {
         fs::File::open(&self.dir)?.sync_all()
+    }
+
+    fn allocated(&self) -> u64 {
+        let entries = fs::read_dir(&self.dir).into_iter().flatten().flatten();
+        let files = entries.filter_map(|entry| entry.metadata().ok()).filter(fs::Metadata::is_file);
+        files.map(|meta| meta.blocks() * 512).sum()
     }
 }
 
@@ -106,9 +120,5 @@ impl File for DiskFile {
 
     fn sync_data(&self) -> io::Result<()> {
         self.0.sync_data()
-    }
-
-    fn allocated(&self) -> u64 {
-        self.0.metadata().map_or(0, |meta| meta.blocks() * 512)
     }
 }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::panic::{self, AssertUnwindSafe};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::{io, iter};
 
 use redb::{
@@ -43,7 +43,7 @@ impl Index {
         guarded(|| {
             let db = Database::builder()
                 .set_cache_size(CACHE_BYTES)
-                .create_with_backend(Backend(file))
+                .create_with_backend(Backend::new(file))
                 .map_err(|e| StoreError::Failed(format!("the store's index: {e}")))?;
             let index = Self { db: Some(db) };
             index.prepare()?;
@@ -138,31 +138,60 @@ impl Index {
         each(self.db()?, rows.table(), f)
     }
 
-    /// Takes a memtable in that ends at `upto`, and lets `reclaimer` empty a segment. Durable when this
-    /// returns.
+    /// Takes a memtable in that ends at `upto`, and has `reclaimer` empty segments while `go_on` says so. Durable
+    /// when this returns.
     pub(super) fn absorb(
         &self,
         maps: &Maps,
         branches: &Branches,
         upto: Position,
         reclaimer: &mut Reclaimer<'_>,
+        mut go_on: impl FnMut() -> bool,
     ) -> Result<Live, StoreError> {
         guarded(|| {
-            let mut write = self.db()?.begin_write().map_err(index_error)?;
-            // A killed peer opens in a millisecond whatever its size, and no bytes that a peer may choose
-            // can imitate a finished commit.
-            write.set_quick_repair(true);
+            let write = self.begin()?;
             absorb_branches(&write, branches)?;
             let balance = absorb_slots(&write, maps)?;
             absorb_keys(&write, maps)?;
             absorb_rows(&write, maps, upto)?;
             let mut live = settle(&write, &balance)?;
-            if let Some(balance) = reclaimer.empty_one(&write, branches, &live)? {
+            while go_on()
+                && let Some(balance) = reclaimer.empty_one(&write, branches, &live)?
+            {
                 live = settle(&write, &balance)?;
             }
             write.commit().map_err(index_error)?;
             Ok(live)
         })
+    }
+
+    /// Has `reclaimer` empty one segment, if there is one to empty. Durable when this returns.
+    pub(super) fn reclaim(
+        &self,
+        branches: &Branches,
+        reclaimer: &mut Reclaimer<'_>,
+    ) -> Result<Option<Live>, StoreError> {
+        let live = self.live()?;
+        if !reclaimer.has_victim(&live) {
+            return Ok(None);
+        }
+        guarded(|| {
+            let write = self.begin()?;
+            let Some(balance) = reclaimer.empty_one(&write, branches, &live)? else {
+                return Ok(None);
+            };
+            let live = settle(&write, &balance)?;
+            write.commit().map_err(index_error)?;
+            Ok(Some(live))
+        })
+    }
+
+    fn begin(&self) -> Result<WriteTransaction, StoreError> {
+        let mut write = self.db()?.begin_write().map_err(index_error)?;
+        // A killed peer opens in a millisecond whatever its size, and no bytes that a peer may choose can
+        // imitate a finished commit.
+        write.set_quick_repair(true);
+        Ok(write)
     }
 }
 
@@ -330,6 +359,20 @@ pub(super) struct Tables {
 }
 
 impl Tables {
+    /// Bytes that lie where these places say.
+    pub(super) fn bytes_at(&self, places: &[Numbered]) -> Result<u64, StoreError> {
+        guarded(|| {
+            let mut bytes = 0;
+            for place in places {
+                let there = self.slots.get(&schema::numbered_bytes(*place)[..]);
+                if let Some(there) = there.map_err(index_error)? {
+                    bytes += u64::from(Pointer::from_bytes(there.value())?.len);
+                }
+            }
+            Ok(bytes)
+        })
+    }
+
     /// The slots on a key.
     pub(super) fn spots(&self, key: &[u8]) -> Result<Vec<Spot>, StoreError> {
         guarded(|| match self.keys.get(key).map_err(index_error)? {
@@ -369,28 +412,47 @@ impl Tables {
     }
 }
 
-/// One of our files as the library wants it.
+/// One of our files as the library wants it. Let go of when the index is closed: snapshots that outlive it
+/// keep this, and must not keep a descriptor.
 #[derive(Debug)]
-struct Backend(Arc<dyn File>);
+struct Backend(RwLock<Option<Arc<dyn File>>>);
+
+impl Backend {
+    fn new(file: Arc<dyn File>) -> Self {
+        Self(RwLock::new(Some(file)))
+    }
+
+    fn with<T>(&self, work: impl FnOnce(&dyn File) -> io::Result<T>) -> io::Result<T> {
+        match &*self.0.read().unwrap_or_else(PoisonError::into_inner) {
+            Some(file) => work(&**file),
+            None => Err(io::Error::other("the store was closed")),
+        }
+    }
+}
 
 impl redb::StorageBackend for Backend {
     fn len(&self) -> io::Result<u64> {
-        self.0.len()
+        self.with(|file| file.len())
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.0.read_at(offset, out)
+        self.with(|file| file.read_at(offset, out))
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.0.set_len(len)
+        self.with(|file| file.set_len(len))
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.0.sync_data()
+        self.with(|file| file.sync_data())
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.0.write_at(offset, data)
+        self.with(|file| file.write_at(offset, data))
+    }
+
+    fn close(&self) -> io::Result<()> {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = None;
+        Ok(())
     }
 }

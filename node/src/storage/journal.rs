@@ -6,13 +6,15 @@
 //! and not yet synced, so a frame that makes no sense at the end was never acknowledged, and one that makes
 //! no sense with sound ones after it has been damaged since.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::files::{File, Files};
-use super::frame::{self, Builder};
+use super::files::File;
+use super::frame::{self, Builder, Within};
 use super::room::no_room;
+use super::schema::Pointer;
+use super::segments::{Handles, Kind, OPEN_SEGMENTS, PREFIX, Segment, Segments};
 
 /// How large things become.
 #[derive(Clone, Copy, Debug)]
@@ -23,31 +25,29 @@ pub(super) struct Sizes {
     pub(super) ahead: u64,
     /// A memtable of so many bytes is put into the index.
     pub(super) memtable: usize,
-    /// Segments smaller than this are not worth emptying.
+    /// Segments kept open for reading.
+    pub(super) open: usize,
+    /// A store that was given nothing to put into its index for so long does what was put off.
+    pub(super) idle: Duration,
+    /// Bytes that must be to be had before an idle store looks for more to give back.
     pub(super) worth: u64,
 }
 
 impl Default for Sizes {
     fn default() -> Self {
-        Self { segment: 32 << 20, ahead: 256 << 10, memtable: 8 << 20, worth: 1 << 20 }
+        Self {
+            segment: 32 << 20,
+            ahead: 256 << 10,
+            memtable: 8 << 20,
+            open: OPEN_SEGMENTS,
+            idle: Duration::from_secs(10),
+            worth: 1 << 20,
+        }
     }
 }
 
-/// Bytes before the first frame: a word that says what this is, and the segment's number.
-pub(super) const PREFIX: u64 = 16;
-const MAGIC: &[u8; 12] = b"swarmkv seg3";
 /// A frame after a damaged one is looked for within so many numbers.
 const LEAP: u64 = 1 << 20;
-
-/// An open segment.
-#[derive(Clone, Debug)]
-pub(super) struct Segment {
-    pub(super) kind: Kind,
-    pub(super) file: Arc<dyn File>,
-}
-
-/// Open segments by number. A moment of it keeps those that it may read alive.
-pub(super) type Segments = BTreeMap<u32, Segment>;
 
 /// Where a frame begins, and its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +58,12 @@ pub(super) struct Position {
 }
 
 impl Position {
+    /// Where a slot lies that is `within` the frame here.
+    pub(super) fn pointer(self, (within, len): Within) -> Pointer {
+        let offset = u32::try_from(self.offset).unwrap_or(u32::MAX).saturating_add(within);
+        Pointer { segment: self.segment, offset, len }
+    }
+
     pub(super) fn to_bytes(self) -> [u8; 20] {
         let mut out = [0; 20];
         out[..4].copy_from_slice(&self.segment.to_be_bytes());
@@ -78,47 +84,9 @@ impl Position {
     }
 }
 
-/// What a segment is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    /// Part of the journal.
-    Log,
-    /// Slots that were moved together when their segments were given up.
-    Slots,
-}
-
-pub(super) fn name(kind: Kind, segment: u32) -> String {
-    match kind {
-        Kind::Log => format!("{segment:08x}.log"),
-        Kind::Slots => format!("{segment:08x}.slots"),
-    }
-}
-
-/// The segment that a file's name speaks of.
-pub(super) fn named(file: &str) -> Option<(Kind, u32)> {
-    let (number, kind) = file.split_once('.')?;
-    let kind = match kind {
-        "log" => Kind::Log,
-        "slots" => Kind::Slots,
-        _ => return None,
-    };
-    Some((kind, u32::from_str_radix(number, 16).ok()?))
-}
-
-/// Makes a segment.
-pub(super) fn create(files: &dyn Files, kind: Kind, segment: u32) -> io::Result<Segment> {
-    let file = files.open(&name(kind, segment))?;
-    file.set_len(0)?;
-    let mut prefix = MAGIC.to_vec();
-    prefix.extend_from_slice(&segment.to_be_bytes());
-    file.write_at(0, &prefix)?;
-    files.sync()?;
-    Ok(Segment { kind, file })
-}
-
 /// The journal's end.
 pub(super) struct Journal {
-    files: Arc<dyn Files>,
+    handles: Arc<Handles>,
     file: Arc<dyn File>,
     at: Position,
     /// The file's length: zeros from `at` on.
@@ -131,25 +99,25 @@ pub(super) struct Journal {
 impl Journal {
     /// A journal whose next frame is `number`, in a new segment.
     pub(super) fn create(
-        files: Arc<dyn Files>,
+        handles: Arc<Handles>,
         sizes: Sizes,
         segment: u32,
         number: u64,
-    ) -> io::Result<Self> {
-        let Segment { file, .. } = create(&*files, Kind::Log, segment)?;
+    ) -> io::Result<(Self, Arc<Segment>)> {
+        let (new, file) = handles.create(Kind::Log, segment)?;
         let at = Position { segment, offset: PREFIX, number };
-        Ok(Self { files, file, at, len: PREFIX, sizes, broken: false })
+        Ok((Self { handles, file, at, len: PREFIX, sizes, broken: false }, new))
     }
 
     /// Goes on at the end of `file`, which holds only zeros from `at` on.
     pub(super) fn resume(
-        files: Arc<dyn Files>,
+        handles: Arc<Handles>,
         sizes: Sizes,
         file: Arc<dyn File>,
         at: Position,
     ) -> io::Result<Self> {
         let len = file.len()?;
-        Ok(Self { files, file, at, len, sizes, broken: false })
+        Ok(Self { handles, file, at, len, sizes, broken: false })
     }
 
     /// Where the next frame goes, unless it does not fit there.
@@ -163,18 +131,13 @@ impl Journal {
     }
 
     /// Goes on in a new segment; the one behind is cut to what it holds.
-    pub(super) fn roll(&mut self, segment: u32) -> io::Result<Segment> {
+    pub(super) fn roll(&mut self, segment: u32) -> io::Result<Arc<Segment>> {
         self.file.set_len(self.at.offset)?;
-        let new = create(&*self.files, Kind::Log, segment)?;
-        self.file = Arc::clone(&new.file);
+        let (new, file) = self.handles.create(Kind::Log, segment)?;
+        self.file = file;
         self.at = Position { segment, offset: PREFIX, ..self.at };
         self.len = PREFIX;
         Ok(new)
-    }
-
-    /// The segment that is written to.
-    pub(super) fn segment(&self) -> Segment {
-        Segment { kind: Kind::Log, file: Arc::clone(&self.file) }
     }
 
     /// Writes a frame and makes it durable; says where it begins. Once this has failed it always does, unless
@@ -226,20 +189,21 @@ pub(super) fn replay(
     let mut end = from;
     let (mut clean, mut damaged) = (true, false);
     let logs = segments.range(from.segment..).filter(|(_, segment)| segment.kind == Kind::Log);
-    for (segment, Segment { file, .. }) in logs {
+    for (segment, log) in logs {
+        let file = log.file()?;
         if *segment != from.segment {
             end = Position { segment: *segment, offset: PREFIX, ..end };
         }
         let began = end.number;
         let len = file.len()?;
         let mut body = Vec::new();
-        while let Some(at) = next(&**file, end, len, &mut body)? {
+        while let Some(at) = next(&*file, end, len, &mut body)? {
             damaged |= at.number != end.number;
             each(at, &body);
             let offset = at.offset + (frame::HEAD + body.len()) as u64;
             end = Position { offset, number: at.number + 1, ..at };
         }
-        clean = zeros(&**file, end.offset, len)?;
+        clean = zeros(&*file, end.offset, len)?;
         if end.number > began {
             // They may be in the system's cache only: before anybody acts on them they must be durable.
             file.sync_data()?;
@@ -248,16 +212,17 @@ pub(super) fn replay(
     Ok(Replayed { end, clean, damaged })
 }
 
-/// Hands every frame of one segment to `each`; says whether all of it could be read.
+/// Hands the frames of one segment to `each`, up to the first that makes no sense. Says where that would
+/// begin, if there are only zeros from there on.
 pub(super) fn frames(
     file: &dyn File,
     segment: u32,
     mut each: impl FnMut(Position, &[u8]) -> io::Result<()>,
-) -> io::Result<bool> {
+) -> io::Result<Option<Position>> {
     let len = file.len()?;
     let mut head = [0; frame::HEAD];
     if len < PREFIX + frame::HEAD as u64 {
-        return Ok(true);
+        return Ok((len == PREFIX).then_some(Position { segment, offset: PREFIX, number: 1 }));
     }
     file.read_at(PREFIX, &mut head)?;
     let number = frame::Head::read(&head).number;
@@ -268,7 +233,7 @@ pub(super) fn frames(
         let offset = at.offset + (frame::HEAD + body.len()) as u64;
         at = Position { offset, number: at.number + 1, ..at };
     }
-    zeros(file, at.offset, len)
+    Ok(zeros(file, at.offset, len)?.then_some(at))
 }
 
 /// The frame at `end`, or the first sound one after it; its body goes into `body`.

@@ -8,9 +8,10 @@ use swarmkv_protocol::store::{RawSlot, StoreError};
 
 use super::branches::Branches;
 use super::index::Tables;
-use super::journal::{Position, Segments};
+use super::journal::Position;
 use super::memtable::Memtable;
 use super::overlay::Overlay;
+use super::segments::Segments;
 use super::view::{Snapshot, View};
 
 /// The layers, shared by the core, the thread that syncs and the one that makes checkpoints.
@@ -41,6 +42,21 @@ pub(super) struct State {
     stale: bool,
     /// Why no checkpoint can be made any more.
     failed: Option<StoreError>,
+}
+
+impl State {
+    fn freeze(&mut self, upto: Position) -> Checkpoint {
+        let memtable = std::mem::take(&mut self.memtable);
+        self.frozen = Some(Arc::clone(&memtable));
+        let began = std::mem::replace(&mut self.began, upto);
+        Checkpoint { memtable, began, upto }
+    }
+
+    fn repointed(&mut self, tables: Tables, change: impl FnOnce(&mut Segments)) {
+        self.tables = Arc::new(tables);
+        self.stale = true;
+        change(Arc::make_mut(&mut self.segments));
+    }
 }
 
 /// Slots of keys that the core has looked up: it looks twice at each key that it writes.
@@ -164,6 +180,7 @@ impl Layers {
             segments: Arc::clone(&state.segments),
             branches: Arc::clone(&self.branches),
         });
+        state.moments.retain(|(_, view)| view.strong_count() > 0);
         state.moments.push((state.upto, Arc::downgrade(&view)));
         Snapshot::new(view)
     }
@@ -177,20 +194,26 @@ impl Layers {
         if let Some(e) = &state.failed {
             return Err(e.clone());
         }
-        let memtable = std::mem::take(&mut state.memtable);
-        state.frozen = Some(Arc::clone(&memtable));
-        let began = std::mem::replace(&mut state.began, upto);
-        Ok(Checkpoint { memtable, began, upto })
+        Ok(state.freeze(upto))
     }
 
-    /// The frozen memtable is in the index; `segments` are those that are left.
+    /// As [`Layers::freeze`], if no checkpoint is under way.
+    pub(super) fn freeze_at_once(&self, upto: Position) -> Option<Checkpoint> {
+        let mut state = self.lock();
+        (state.frozen.is_none() && state.failed.is_none()).then(|| state.freeze(upto))
+    }
+
+    /// The frozen memtable is in the index; `change` says which segments are left.
     pub(super) fn absorbed(&self, tables: Tables, change: impl FnOnce(&mut Segments)) {
         let mut state = self.lock();
-        state.tables = Arc::new(tables);
         state.frozen = None;
-        state.stale = true;
-        change(Arc::make_mut(&mut state.segments));
+        state.repointed(tables, change);
         self.moved_on.notify_all();
+    }
+
+    /// The index points to other segments; `change` says which are left.
+    pub(super) fn reclaimed(&self, tables: Tables, change: impl FnOnce(&mut Segments)) {
+        self.lock().repointed(tables, change);
     }
 
     /// No checkpoint can be made any more.

@@ -23,6 +23,11 @@ impl Files for InMemory {
         Ok(Arc::clone(self.files().entry(name.to_owned()).or_default()) as Arc<dyn File>)
     }
 
+    fn reopen(&self, name: &str) -> io::Result<Arc<dyn File>> {
+        let file = self.files().get(name).cloned().ok_or(io::ErrorKind::NotFound)?;
+        Ok(file)
+    }
+
     fn list(&self) -> io::Result<Vec<String>> {
         Ok(self.files().keys().cloned().collect())
     }
@@ -33,6 +38,10 @@ impl Files for InMemory {
 
     fn sync(&self) -> io::Result<()> {
         Ok(())
+    }
+
+    fn allocated(&self) -> u64 {
+        self.files().values().map(|file| file.len().unwrap_or(0)).sum()
     }
 }
 
@@ -75,9 +84,5 @@ impl File for MemoryFile {
 
     fn sync_data(&self) -> io::Result<()> {
         Ok(())
-    }
-
-    fn allocated(&self) -> u64 {
-        self.len().unwrap_or(0)
     }
 }

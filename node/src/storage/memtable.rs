@@ -80,6 +80,12 @@ pub(super) fn patch(changes: &[Change], upto: u64, spots: &mut Vec<Spot>) {
 }
 
 impl Maps {
+    /// Where slots were removed.
+    pub(super) fn removed(&self) -> Vec<Numbered> {
+        let removed = self.slots.iter().filter(|(_, pointer)| pointer.is_none());
+        removed.map(|(place, _)| *place).collect()
+    }
+
     /// Takes a slot in, or its removal. Nobody reads as of a frame before `oldest` any more.
     pub(super) fn slot(
         &mut self,

@@ -5,9 +5,9 @@ use std::iter::Peekable;
 use swarmkv_protocol::id::Branch;
 use swarmkv_protocol::store::{RawSlot, StoreError};
 
-use super::journal::Segments;
 use super::layers::State;
 use super::schema::{self, Pointer};
+use super::segments::Segments;
 
 /// What one layer says of a sequence number.
 enum Found<'a> {
@@ -110,7 +110,7 @@ impl Window {
 
     fn find(&mut self, segments: &Segments, pointer: Pointer) -> Option<&[u8]> {
         if self.within(pointer).is_none() {
-            let file = &segments.get(&pointer.segment)?.file;
+            let file = segments.get(&pointer.segment)?.file().ok()?;
             let left = file.len().ok()?.saturating_sub(pointer.offset.into());
             let wanted = (pointer.len as usize).max(Self::SIZE);
             self.bytes.resize(usize::try_from(left).map_or(wanted, |left| left.min(wanted)), 0);

@@ -20,8 +20,9 @@ use tracing::info;
 
 use super::disk::Disk;
 use super::files::OnDisk;
-use super::journal::{self, Sizes};
+use super::journal::Sizes;
 use super::schema::{self, INDEX, Place, Rows, SLOT_OVERHEAD, index_error};
+use super::segments;
 
 /// The file of layout 2.
 const OLD: &str = "swarmkv.redb";
@@ -69,7 +70,7 @@ fn names(dir: &Path) -> io::Result<Vec<String>> {
     for entry in fs::read_dir(dir)? {
         names.extend(entry?.file_name().into_string());
     }
-    names.retain(|name| journal::named(name).is_some());
+    names.retain(|name| segments::named(name).is_some());
     Ok(names)
 }
 

@@ -5,7 +5,7 @@
 //! they were written: the *index* only says where each lies, by log order and by key. The index is a redb
 //! file that follows the journal from checkpoint to checkpoint; what is durable and not yet in it lies in a
 //! *memtable*, which a restart makes again from the journal's end. Segments of the journal that hold little
-//! but what nobody points to any more are given back.
+//! but what nobody points to any more are given back, in idle moments too.
 //!
 //! ```text
 //! core ──apply──▶ overlay ──commit──▶ journal + memtable ──checkpoint──▶ index
@@ -21,6 +21,7 @@
 //! opens in about a millisecond whatever its size.
 
 mod branches;
+mod checkpoint;
 mod disk;
 mod files;
 mod frame;
@@ -36,6 +37,7 @@ mod overlay;
 mod reclaim;
 mod room;
 mod schema;
+mod segments;
 mod sync;
 #[cfg(test)]
 mod tests;

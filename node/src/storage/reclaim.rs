@@ -1,5 +1,9 @@
-//! Giving space back: slots that somebody still points to are moved out of segments that hold little else
-//! than what nobody points to any more, and those segments are removed.
+//! Giving space back: slots that somebody still points to are moved out of segments that hold little of
+//! that, and those segments are removed.
+//!
+//! Every segment that holds less than half of what a full one may is emptied in its turn, whether the rest
+//! of it is dead or was never written. The survivors of many are appended to one segment until that is full.
+//! So there are at most twice as many segments as the living slots need, and a few.
 //!
 //! (Garbage collection of a log-structured store: Rosenblum and Ousterhout, SOSP 1991; with the values apart
 //! from the index as in WiscKey, Lu et al., FAST 2016.)
@@ -14,189 +18,275 @@ use swarmkv_protocol::codec::Bytes;
 use swarmkv_protocol::store::StoreError;
 
 use super::branches::Branches;
-use super::files::Files;
+use super::files::File;
 use super::frame::{self, Builder, Item};
 use super::index::{Balance, Live, count};
-use super::journal::{self, Kind, PREFIX, Segment, Segments};
-use super::schema::{self, KEYS, Numbered, Pointer, SLOTS, index_error};
+use super::journal::{self, Position, Sizes};
+use super::room;
+use super::schema::{self, KEYS, Numbered, Place, Pointer, SLOTS, index_error};
+use super::segments::{Handles, Kind, PREFIX, Segments};
 
-/// Bytes of one frame of moved slots.
-const FRAME: usize = 1 << 20;
+/// A frame of moved slots is closed when it holds such a part of a full segment.
+const FRAMES: u64 = 32;
 
 /// A slot on its way.
 struct Moving {
+    place: Place,
+    spot: Numbered,
     key: Bytes,
     from: Pointer,
-    to: Pointer,
 }
 
-/// Empties segments, one for each checkpoint.
+/// A slot, where it was, and where it is now.
+type Moved = (Moving, Pointer);
+
+/// What is remembered from one run to the next, while the store is open.
+#[derive(Default)]
+pub(super) struct Survivors {
+    /// The segment that survivors are appended to.
+    open: Option<Open>,
+    /// Whether the one that an earlier process left half full was looked for.
+    resumed: bool,
+    /// Segments that could not be read whole: they stay as they are.
+    unreadable: BTreeSet<u32>,
+}
+
+impl Survivors {
+    /// A segment was given up: nothing is appended to it any more.
+    pub(super) fn forget(&mut self, segment: u32) {
+        self.open.take_if(|open| open.at.segment == segment);
+    }
+}
+
+/// The segment that survivors are appended to. What an earlier process wrote there and never had pointed to
+/// stays where it is; nothing is ever cut off or written over.
+struct Open {
+    file: Arc<dyn File>,
+    /// Where the next frame goes.
+    at: Position,
+}
+
+/// Empties segments, in the course of one transaction of the index.
 pub(super) struct Reclaimer<'a> {
-    pub(super) files: &'a Arc<dyn Files>,
+    pub(super) handles: &'a Arc<Handles>,
     pub(super) segments: &'a Segments,
     /// Numbers for new segments.
     pub(super) next: &'a AtomicU32,
-    /// Smaller segments are not worth the trouble.
-    pub(super) worth: u64,
-    /// Only segments before this one: newer ones may be pointed to from elsewhere than the index.
+    pub(super) sizes: Sizes,
+    /// Of the journal's segments only those before this one: newer ones may be pointed to from elsewhere than
+    /// the index.
     pub(super) before: u32,
-    /// Segments that could not be read whole: they stay as they are.
-    pub(super) unreadable: &'a mut BTreeSet<u32>,
-    /// The segment that was made, if one was.
-    pub(super) made: Option<(u32, Segment)>,
+    pub(super) survivors: &'a mut Survivors,
+    /// The segments that were made.
+    pub(super) made: Segments,
+    /// The device has no room for copies.
+    pub(super) full: bool,
 }
 
 impl Reclaimer<'_> {
-    /// Moves what is alive out of the segment with the most to give back, if that is more than half.
+    /// Whether a segment is to be emptied.
+    pub(super) fn has_victim(&self, live: &Live) -> bool {
+        self.victim(live).is_some()
+    }
+
+    /// Moves what is alive out of the segment with the least of it, if that is less than half of what it might
+    /// hold; returns what segments gained and lost.
     pub(super) fn empty_one(
         &mut self,
         write: &WriteTransaction,
         branches: &Branches,
         live: &Live,
     ) -> Result<Option<Balance>, StoreError> {
-        let Some(victim) = self.victim(live)? else { return Ok(None) };
-        let Some(moving) = self.copy(write, branches, victim)? else {
-            self.unreadable.insert(victim);
+        if !self.has_victim(live) {
             return Ok(None);
-        };
-        repoint(write, &moving).map(Some)
-    }
-
-    fn victim(&self, live: &Live) -> Result<Option<u32>, StoreError> {
-        let mut most = None;
-        let readable = live.range(..self.before).filter(|(n, _)| !self.unreadable.contains(n));
-        for (number, bytes) in readable {
-            let Some(segment) = self.segments.get(number) else { continue };
-            let len = segment.file.len().map_err(failed)?;
-            if len >= self.worth && bytes * 2 < len {
-                most = most.max(Some((len - bytes, *number)));
-            }
         }
-        Ok(most.map(|(_, number)| number))
+        self.resume().map_err(failed)?;
+        let Some((victim, bytes)) = self.victim(live) else { return Ok(None) };
+        let alive = self.alive(write, branches, victim)?;
+        let found: u64 = alive.iter().map(|moving| u64::from(moving.from.len)).sum();
+        if found != bytes {
+            // It stays where it is, and whoever needs what cannot be read will notice.
+            self.survivors.unreadable.insert(victim);
+            return Ok(Some(Balance::new()));
+        }
+        match room::without_waiting(|| self.copy(victim, alive)) {
+            Ok(moved) => repoint(write, &moved).map(Some),
+            // What was copied is dead. Waiting would keep back what can be given back without a copy.
+            Err(e) if room::no_room(&e) => {
+                self.full = true;
+                Ok(Some(Balance::new()))
+            }
+            Err(e) => Err(failed(e)),
+        }
     }
 
-    /// Copies what the index still points to into a new segment; `None` if some of it cannot be read: then
-    /// it stays where it is, and whoever needs it will notice.
-    fn copy(
-        &mut self,
-        write: &WriteTransaction,
-        branches: &Branches,
-        victim: u32,
-    ) -> Result<Option<BTreeMap<Numbered, Moving>>, StoreError> {
-        let Some(from) = self.segments.get(&victim) else { return Ok(None) };
-        let table = write.open_table(SLOTS).map_err(index_error)?;
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let mut copy = Copy {
-            to: (number, journal::create(&**self.files, Kind::Slots, number).map_err(failed)?),
-            offset: PREFIX,
-            frames: 1,
-            builder: Builder::new(),
-            waiting: Vec::new(),
-            moved: BTreeMap::new(),
+    /// The segment with the least alive in it, and how many bytes those are.
+    fn victim(&self, live: &Live) -> Option<(u32, u64)> {
+        if self.full {
+            return None;
+        }
+        let open = self.survivors.open.as_ref().map(|open| open.at.segment);
+        let closed = |number: &u32| match self.segments.get(number).map(|segment| segment.kind) {
+            Some(Kind::Log) => *number < self.before,
+            Some(Kind::Slots) => Some(*number) != open,
+            None => false,
         };
-        let mut sound = true;
-        let whole = journal::frames(&*from.file, victim, |at, body| {
-            for item in frame::items(body) {
-                let Some(Item::Slot(place, bytes, (within, len))) = item else { continue };
-                let Some(branch) = branches.find(&place.0) else { continue };
-                let offset = u32::try_from(at.offset).unwrap_or(u32::MAX).saturating_add(within);
-                let pointer = Pointer { segment: victim, offset, len };
-                let spot = (branch, place.1);
-                let there =
-                    table.get(&schema::numbered_bytes(spot)[..]).map_err(io::Error::other)?;
-                if there.is_none_or(|there| *there.value() != pointer.to_bytes()) {
-                    continue;
-                }
-                match schema::slot(place, bytes).open() {
-                    Ok(slot) => copy.slot(&place, spot, slot.op.key, bytes, pointer)?,
-                    Err(_) => sound = false,
-                }
-            }
-            Ok(())
+        let candidates = live.iter().filter(|(number, bytes)| {
+            **bytes < self.sizes.segment / 2
+                && closed(number)
+                && !self.survivors.unreadable.contains(number)
         });
-        let whole = whole.and_then(|whole| copy.finish().map(|()| whole)).map_err(failed)?;
-        if whole && sound {
-            self.made = Some(copy.to);
-            Ok(Some(copy.moved))
-        } else {
-            self.files.remove(&journal::name(Kind::Slots, number)).map_err(failed)?;
-            Ok(None)
-        }
-    }
-}
-
-/// A segment being filled.
-struct Copy {
-    to: (u32, Segment),
-    offset: u64,
-    frames: u64,
-    builder: Builder,
-    waiting: Vec<(Numbered, Bytes, Pointer, frame::Within)>,
-    moved: BTreeMap<Numbered, Moving>,
-}
-
-impl Copy {
-    fn slot(
-        &mut self,
-        place: &schema::Place,
-        spot: Numbered,
-        key: Bytes,
-        bytes: &[u8],
-        from: Pointer,
-    ) -> io::Result<()> {
-        let within = self.builder.slot(place, |out| out.extend_from_slice(bytes));
-        self.waiting.push((spot, key, from, within));
-        if self.builder.len() >= FRAME { self.flush() } else { Ok(()) }
+        candidates.min_by_key(|(_, bytes)| **bytes).map(|(number, bytes)| (*number, *bytes))
     }
 
-    fn flush(&mut self) -> io::Result<()> {
-        let builder = std::mem::replace(&mut self.builder, Builder::new());
-        if builder.is_empty() {
+    /// Goes on with the segment that an earlier process appended survivors to.
+    fn resume(&mut self) -> io::Result<()> {
+        if std::mem::replace(&mut self.survivors.resumed, true) {
             return Ok(());
         }
-        let bytes = builder.finish(self.frames);
-        self.to.1.file.write_at(self.offset, &bytes)?;
-        for (spot, key, from, (within, len)) in self.waiting.drain(..) {
-            let offset = u32::try_from(self.offset).map_err(io::Error::other)? + within;
-            let to = Pointer { segment: self.to.0, offset, len };
-            self.moved.insert(spot, Moving { key, from, to });
+        let mut newest = self.segments.iter().rev();
+        let Some((number, segment)) = newest.find(|(_, s)| s.kind == Kind::Slots) else {
+            return Ok(());
+        };
+        let file = segment.file()?;
+        if file.len()? >= self.sizes.segment {
+            return Ok(());
         }
-        self.offset += bytes.len() as u64;
-        self.frames += 1;
+        if let Some(at) = journal::frames(&*file, *number, |_, _| Ok(()))? {
+            self.survivors.open = Some(Open { file, at });
+        }
         Ok(())
     }
 
-    fn finish(&mut self) -> io::Result<()> {
-        self.flush()?;
-        self.to.1.file.sync_data()
+    /// What the index still points to in a segment, as far as it can be read.
+    fn alive(
+        &self,
+        write: &WriteTransaction,
+        branches: &Branches,
+        victim: u32,
+    ) -> Result<Vec<Moving>, StoreError> {
+        let mut alive = Vec::new();
+        let Some(segment) = self.segments.get(&victim) else { return Ok(alive) };
+        let table = write.open_table(SLOTS).map_err(index_error)?;
+        let mut index = Ok(());
+        let _ = segment.file().and_then(|file| {
+            journal::frames(&*file, victim, |at, body| {
+                for item in frame::items(body) {
+                    let Some(Item::Slot(place, bytes, within)) = item else { continue };
+                    let Some(branch) = branches.find(&place.0) else { continue };
+                    let from = at.pointer(within);
+                    let spot = (branch, place.1);
+                    let there = table.get(&schema::numbered_bytes(spot)[..]).map_err(|e| {
+                        index = Err(index_error(e));
+                        io::ErrorKind::Other
+                    })?;
+                    if there.is_some_and(|there| *there.value() == from.to_bytes())
+                        && let Ok(slot) = schema::slot(place, bytes).open()
+                    {
+                        alive.push(Moving { place, spot, key: slot.op.key, from });
+                    }
+                }
+                Ok(())
+            })
+        });
+        index.map(|()| alive)
+    }
+
+    /// Appends slots to the survivors. Durable when this returns.
+    fn copy(&mut self, victim: u32, alive: Vec<Moving>) -> io::Result<Vec<Moved>> {
+        let Some(from) = self.segments.get(&victim) else { return Ok(Vec::new()) };
+        let from = from.file()?;
+        let frame = usize::try_from(self.sizes.segment / FRAMES).unwrap_or(usize::MAX);
+        let mut moved = Vec::with_capacity(alive.len());
+        let (mut builder, mut waiting) = (Builder::new(), Vec::new());
+        for moving in alive {
+            let mut bytes = vec![0; moving.from.len as usize];
+            from.read_at(moving.from.offset.into(), &mut bytes)?;
+            let within = builder.slot(&moving.place, |out| out.extend_from_slice(&bytes));
+            waiting.push((moving, within));
+            if builder.len() >= frame {
+                self.append(
+                    std::mem::replace(&mut builder, Builder::new()),
+                    &mut waiting,
+                    &mut moved,
+                )?;
+            }
+        }
+        self.append(builder, &mut waiting, &mut moved)?;
+        if let Some(open) = &self.survivors.open {
+            open.file.sync_data()?;
+        }
+        Ok(moved)
+    }
+
+    fn append(
+        &mut self,
+        builder: Builder,
+        waiting: &mut Vec<(Moving, frame::Within)>,
+        moved: &mut Vec<Moved>,
+    ) -> io::Result<()> {
+        if builder.is_empty() {
+            return Ok(());
+        }
+        let open = self.room_for(builder.len())?;
+        let bytes = builder.finish(open.at.number);
+        open.file.write_at(open.at.offset, &bytes)?;
+        for (moving, (within, len)) in waiting.drain(..) {
+            let offset = u32::try_from(open.at.offset).map_err(io::Error::other)? + within;
+            moved.push((moving, Pointer { segment: open.at.segment, offset, len }));
+        }
+        open.at.offset += bytes.len() as u64;
+        open.at.number += 1;
+        Ok(())
+    }
+
+    /// The open segment, or a new one if so many bytes would fill it beyond its size.
+    fn room_for(&mut self, len: usize) -> io::Result<&mut Open> {
+        let full = self.sizes.segment;
+        let fits = |open: &Open| open.at.offset == PREFIX || open.at.offset + len as u64 <= full;
+        let open = match self.survivors.open.take() {
+            Some(open) if fits(&open) => open,
+            before => {
+                if let Some(before) = before {
+                    before.file.sync_data()?;
+                }
+                self.begin()?
+            }
+        };
+        Ok(self.survivors.open.insert(open))
+    }
+
+    fn begin(&mut self) -> io::Result<Open> {
+        let segment = self.next.fetch_add(1, Ordering::Relaxed);
+        let (made, file) = self.handles.create(Kind::Slots, segment)?;
+        self.made.insert(segment, made);
+        Ok(Open { file, at: Position { segment, offset: PREFIX, number: 1 } })
     }
 }
 
 /// Lets the index point to where slots are now.
-fn repoint(
-    write: &WriteTransaction,
-    moving: &BTreeMap<Numbered, Moving>,
-) -> Result<Balance, StoreError> {
+fn repoint(write: &WriteTransaction, moved: &[Moved]) -> Result<Balance, StoreError> {
     let mut balance = Balance::new();
     let mut table = write.open_table(SLOTS).map_err(index_error)?;
-    let mut by_key: BTreeMap<&Bytes, Vec<(Numbered, &Moving)>> = BTreeMap::new();
-    for (spot, moved) in moving {
+    let mut by_key: BTreeMap<&Bytes, Vec<&Moved>> = BTreeMap::new();
+    for slot in moved {
+        let (Moving { spot, key, from, .. }, to) = slot;
         table
-            .insert(&schema::numbered_bytes(*spot)[..], &moved.to.to_bytes()[..])
+            .insert(&schema::numbered_bytes(*spot)[..], &to.to_bytes()[..])
             .map_err(index_error)?;
-        count(&mut balance, moved.from, -1);
-        count(&mut balance, moved.to, 1);
-        by_key.entry(&moved.key).or_default().push((*spot, moved));
+        count(&mut balance, *from, -1);
+        count(&mut balance, *to, 1);
+        by_key.entry(key).or_default().push(slot);
     }
     let mut keys = write.open_table(KEYS).map_err(index_error)?;
     for (key, moved) in by_key {
         let record = keys.get(&key[..]).map_err(index_error)?;
         let spots = record.map(|record| schema::spots(record.value())).transpose()?;
         let Some(mut spots) = spots else { continue };
-        for (place, moved) in moved {
-            let spot = spots.iter_mut().find(|s| s.place == place && s.pointer == moved.from);
+        for (Moving { spot: place, from, .. }, to) in moved {
+            let spot = spots.iter_mut().find(|s| s.place == *place && s.pointer == *from);
             if let Some(spot) = spot {
-                spot.pointer = moved.to;
+                spot.pointer = *to;
             }
         }
         keys.insert(&key[..], &schema::spots_record(&spots)[..]).map_err(index_error)?;

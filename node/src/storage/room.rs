@@ -40,6 +40,11 @@ impl Room {
         self.waiting.load(Ordering::Relaxed) > 0
     }
 
+    /// Whether nobody is to wait any more.
+    pub(super) fn hurries(&self) -> bool {
+        self.hurry.load(Ordering::Relaxed)
+    }
+
     /// Nobody waits any more: writes fail at once when the device is full.
     pub(crate) fn stop_waiting(&self) {
         self.hurry.store(true, Ordering::Relaxed);
@@ -85,6 +90,11 @@ impl Files for Patient {
         Ok(Arc::new(PatientFile { file, room: Arc::clone(&self.room) }))
     }
 
+    fn reopen(&self, name: &str) -> io::Result<Arc<dyn File>> {
+        let file = self.files.reopen(name)?;
+        Ok(Arc::new(PatientFile { file, room: Arc::clone(&self.room) }))
+    }
+
     fn list(&self) -> io::Result<Vec<String>> {
         self.files.list()
     }
@@ -95,6 +105,10 @@ impl Files for Patient {
 
     fn sync(&self) -> io::Result<()> {
         self.files.sync()
+    }
+
+    fn allocated(&self) -> u64 {
+        self.files.allocated()
     }
 }
 
@@ -123,9 +137,5 @@ impl File for PatientFile {
 
     fn sync_data(&self) -> io::Result<()> {
         self.file.sync_data()
-    }
-
-    fn allocated(&self) -> u64 {
-        self.file.allocated()
     }
 }

@@ -7,9 +7,9 @@ use swarmkv_protocol::store::{RawSlot, StoreError};
 
 use super::branches::Branches;
 use super::index::{OnKey, Tables};
-use super::journal::Segments;
 use super::memtable::Memtable;
 use super::schema::{self, Place, Pointer, Spot};
+use super::segments::Segments;
 
 /// A moment of the store; cheap to clone, lives as long as anyone reads from it. `None` once the peer
 /// has stopped and let go of its store.
@@ -63,7 +63,7 @@ pub(super) fn slot(segments: &Segments, key: &[u8], place: Place, pointer: Point
     let mut bytes = vec![0; pointer.len as usize];
     let read = segments
         .get(&pointer.segment)
-        .map(|segment| segment.file.read_at(pointer.offset.into(), &mut bytes));
+        .map(|segment| segment.file()?.read_at(pointer.offset.into(), &mut bytes));
     if !matches!(read, Some(Ok(()))) {
         bytes.clear();
     }

@@ -133,7 +133,10 @@ fn a_life_has_all_that_a_cut_can_hit() {
     let recorder = Arc::new(Recorder::default());
     live(&recorder, &Model::default(), &mut Random(1), COMMITS);
     let mut kinds = BTreeMap::new();
+    let (mut made, mut filled) = (0, 0);
     for call in recorder.calls() {
+        made += usize::from(matches!(&call, Call::Create(name) if name.ends_with(".slots")));
+        filled += usize::from(matches!(&call, Call::SyncData(name) if name.ends_with(".slots")));
         let kind = match call {
             Call::Create(name) | Call::Remove(name) | Call::SyncData(name) => {
                 name.rsplit('.').next().map(str::to_owned).unwrap_or_default()
@@ -142,6 +145,7 @@ fn a_life_has_all_that_a_cut_can_hit() {
         };
         *kinds.entry(kind).or_insert(0) += 1;
     }
+    assert!(filled > made, "{filled} runs appended to {made} segments");
     // Journal, moved slots, index.
     assert!(["log", "slots", "redb"].iter().all(|kind| kinds.contains_key(*kind)), "{kinds:?}");
 }

@@ -11,7 +11,9 @@ use super::super::files::{File, Files};
 use super::super::journal::Sizes;
 use super::super::memory::InMemory;
 use super::super::schema::INDEX;
+use super::super::segments::named;
 use super::model::{Model, Random, SMALL};
+use super::space::{eventually, removed, sizes, written};
 
 /// Files on a device with so much room, whose syncs fail on demand.
 #[derive(Debug, Default)]
@@ -37,6 +39,11 @@ impl Files for Device {
         Ok(Arc::new(DeviceFile { file, is_index, state }))
     }
 
+    fn reopen(&self, name: &str) -> io::Result<Arc<dyn File>> {
+        self.files.reopen(name)?;
+        self.open(name)
+    }
+
     fn list(&self) -> io::Result<Vec<String>> {
         self.files.list()
     }
@@ -47,6 +54,10 @@ impl Files for Device {
 
     fn sync(&self) -> io::Result<()> {
         Ok(())
+    }
+
+    fn allocated(&self) -> u64 {
+        self.files.allocated()
     }
 }
 
@@ -92,10 +103,6 @@ impl File for DeviceFile {
             return Err(io::Error::other("the device says no"));
         }
         self.file.sync_data()
-    }
-
-    fn allocated(&self) -> u64 {
-        self.file.allocated()
     }
 }
 
@@ -143,7 +150,7 @@ fn a_full_device_is_waited_for() {
 fn a_commit_that_must_not_wait_does_not() {
     let (device, state) = device();
     let (mut random, mut model) = (Random(1), Model::default());
-    let sizes = Sizes { segment: 1 << 20, ahead: 64 << 10, memtable: 8 << 10, worth: 1 };
+    let sizes = Sizes { segment: 1 << 20, ahead: 64 << 10, memtable: 8 << 10, ..Sizes::default() };
     let disk = Disk::with(device, sizes).expect("made");
     // The journal has its zeros ahead; the index gets nothing, not even where it has been.
     disk.apply(model.some(&mut random));
@@ -190,6 +197,41 @@ fn who_stops_does_not_wait_for_room() {
     state.room.store(u64::MAX, Ordering::Relaxed);
     let disk = Disk::with(device, SMALL).expect("opened again");
     assert_eq!(acknowledged.differs(&disk), None);
+}
+
+#[test]
+fn what_is_dead_whole_is_given_back_though_there_is_no_room_for_survivors() {
+    let (device, state) = device();
+    let files: Arc<dyn Files> = Arc::clone(&device) as _;
+    let segments =
+        || files.list().expect("listed").iter().filter(|name| named(name).is_some()).count();
+    // Room for the deletions is written ahead; no checkpoint is made but those that are asked for.
+    let sizes = Sizes { segment: 64 << 10, ahead: 48 << 10, memtable: 8 << 20, ..sizes() };
+    let disk = Disk::with(Arc::clone(&files), sizes).expect("made");
+    for n in 0..1000 {
+        disk.apply(vec![written(n, n + 1, 900)]);
+        disk.sync().expect("durable");
+    }
+    disk.settle().expect("begun");
+    let full = segments();
+    state.room.store(0, Ordering::Relaxed);
+    disk.apply((0..1000).filter(|n| n % 200 > 0).map(|n| removed(n, n + 1)).collect());
+    disk.sync().expect("durable");
+    disk.settle().expect("begun");
+    eventually("segments without survivors are given back", || segments() < full - 6);
+    assert!(!disk.is_full(), "nobody waits");
+    let left = segments();
+    assert!(left > 5, "{left} of {full}: survivors were moved without room");
+    state.room.store(u64::MAX, Ordering::Relaxed);
+    // Each of these empties one.
+    let seq = std::cell::Cell::new(2000);
+    eventually("survivors are moved when there is room", || {
+        seq.set(seq.get() + 1);
+        disk.apply(vec![written(1, seq.get(), 10)]);
+        disk.sync().expect("durable");
+        disk.settle().expect("begun");
+        segments() < left
+    });
 }
 
 #[test]

@@ -9,8 +9,8 @@ use swarmkv_protocol::store::Write;
 
 use super::super::disk::Disk;
 use super::super::files::Files;
-use super::super::journal::Kind;
 use super::super::memory::InMemory;
+use super::super::segments::{Kind, named};
 use super::super::view::Snapshot;
 use super::model::{Model, Random, SMALL, branch, key, rows};
 use crate::storage::schema::Rows;
@@ -91,7 +91,7 @@ fn space_is_given_back() {
 
 fn segments(files: &Arc<dyn Files>) -> usize {
     let names = files.list().expect("listed");
-    names.iter().filter_map(|name| super::super::journal::named(name)).count()
+    names.iter().filter_map(|name| named(name)).count()
 }
 
 #[test]
@@ -105,7 +105,7 @@ fn moved_slots_lie_in_segments_of_their_own() {
     }
     drop(disk);
     let names = files.list().expect("listed");
-    let kinds = names.iter().filter_map(|name| super::super::journal::named(name));
+    let kinds = names.iter().filter_map(|name| named(name));
     assert!(kinds.into_iter().any(|(kind, _)| kind == Kind::Slots), "{names:?}");
 }
 

@@ -6,3 +6,5 @@ mod faulty;
 mod life;
 mod model;
 mod recording;
+mod space;
+mod watched;

@@ -1,6 +1,7 @@
 //! What a store should hold, kept in plain maps, and the writes to drive both.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use swarmkv_protocol::codec::{self, Bytes};
 use swarmkv_protocol::id::{Branch, DeviceId, Hash8, LogId};
@@ -13,8 +14,14 @@ use super::super::journal::Sizes;
 use super::super::schema::Rows;
 
 /// Small, so that a test sees many segments and checkpoints.
-pub(super) const SMALL: Sizes =
-    Sizes { segment: 6 << 10, ahead: 1 << 10, memtable: 4 << 10, worth: 1 };
+pub(super) const SMALL: Sizes = Sizes {
+    segment: 6 << 10,
+    ahead: 1 << 10,
+    memtable: 4 << 10,
+    open: 3,
+    idle: Duration::from_millis(2),
+    worth: 1,
+};
 
 /// Numbers from a seed (SplitMix64).
 pub(super) struct Random(pub(super) u64);

@@ -65,6 +65,11 @@ impl Files for Recorder {
         Ok(Arc::new(Recorded { name: name.to_owned(), file, calls }))
     }
 
+    fn reopen(&self, name: &str) -> io::Result<Arc<dyn File>> {
+        self.files.reopen(name)?;
+        self.open(name)
+    }
+
     fn list(&self) -> io::Result<Vec<String>> {
         self.files.list()
     }
@@ -77,6 +82,10 @@ impl Files for Recorder {
     fn sync(&self) -> io::Result<()> {
         locked(&self.calls).push(Call::SyncNames);
         Ok(())
+    }
+
+    fn allocated(&self) -> u64 {
+        self.files.allocated()
     }
 }
 
@@ -111,10 +120,6 @@ impl File for Recorded {
     fn sync_data(&self) -> io::Result<()> {
         locked(&self.calls).push(Call::SyncData(self.name.clone()));
         Ok(())
-    }
-
-    fn allocated(&self) -> u64 {
-        self.file.allocated()
     }
 }
 
