@@ -1,0 +1,4 @@
+//! The rules of replication as checked models: explicit states, every rule a switch.
+
+mod search;
+mod views;
