@@ -66,13 +66,17 @@ impl State {
         let hlc = 1 + ids.map(|id| self.op(id).hlc).max().unwrap_or(0);
         let seq = self.ops[own].len() as u8 + 1;
         let mut ctx = self.context(config, replica, own as u8, kind);
-        let (mut parts, mut took, mut adopts) = (Vec::new(), Vec::new(), None);
+        let (parts, took, adopts);
         let (mut kills, mut brings) = (self.ended_by_all(replica), 0);
         if let Kind::Add(amount) = kind {
             let values = self.view(config, replica).values;
             (parts, took, adopts) = self.add(config, replica, own as u8, amount);
             let rest = values.into_iter().filter(|id| Some(*id) != adopts);
             kills = rest.fold(0, |set: Set, id| set | bit(id));
+            if parts.iter().any(|part| part.log == own as u8 && part.first == seq) {
+                // What it counted before was taken whole, and is dropped.
+                kills |= self.own_adds_ended(own, saw);
+            }
             let old = replica.heads[0];
             if replica.copies && old > 0 {
                 brings = (1 << old) - 1;
@@ -82,7 +86,7 @@ impl State {
             }
             self.replicas[device].copies = false;
         } else {
-            took = self.takes(config, replica);
+            (parts, took, adopts) = (Vec::new(), self.takes(config, replica), None);
         }
         self.ops[own].push(Op { kind, seq, hlc, ctx, parts, took, saw, kills, adopts, brings });
         self.replicas[device].heads[own] = seq;
@@ -101,6 +105,14 @@ impl State {
             let adopted = brought.filter_map(|id| self.op(id).adopts).chain(op.adopts);
             adopted.fold(set | add | op.brings | op.kills, |set, id| set | bit(id))
         })
+    }
+
+    /// Ghost: a log's adds that something its author has had ended.
+    fn own_adds_ended(&self, own: usize, saw: Set) -> Set {
+        let ids = (0..(LOGS * DEEP) as u8).filter(|&id| saw & bit(id) != 0);
+        let ended = ids.fold(0, |set, id| set | self.op(id).kills);
+        let own = (0..DEEP as u8).map(|at| (own * DEEP) as u8 + at);
+        own.filter(|&id| saw & ended & bit(id) != 0).fold(0, |set, id| set | bit(id))
     }
 
     /// Everybody meets everybody until nothing moves.
