@@ -91,7 +91,7 @@ impl Bound {
     pub fn states(states: usize) -> Self {
         let seconds = std::env::var("SWARMKV_MODEL_SECONDS").ok();
         match seconds.and_then(|seconds| seconds.parse().ok()) {
-            Some(seconds) => Bound { states: 60_000_000, time: Duration::from_secs(seconds) },
+            Some(seconds) => Bound { states: 15_000_000, time: Duration::from_secs(seconds) },
             None => Bound { states, time: Duration::from_secs(60) },
         }
     }

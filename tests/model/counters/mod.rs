@@ -6,6 +6,7 @@
 
 mod act;
 mod check;
+mod fork;
 mod rules;
 mod runs;
 
