@@ -97,14 +97,15 @@ impl State {
     fn ended_by_all(&self, replica: &Replica) -> Set {
         let all = self.all(replica);
         let slots = self.slots(replica).iter().fold(0, |set, slot| set | bit(slot.id));
-        let ids = (0..(LOGS * DEEP) as u8).filter(|&id| all & bit(id) != 0);
-        ids.fold(slots, |set, id| {
-            let op = self.op(id);
-            let add = if op.kind == Kind::Put { 0 } else { bit(id) };
-            let brought = (0..DEEP as u8).filter(|&id| op.brings & bit(id) != 0);
-            let adopted = brought.filter_map(|id| self.op(id).adopts).chain(op.adopts);
-            adopted.fold(set | add | op.brings | op.kills, |set, id| set | bit(id))
-        })
+        let of = |set: Set| (0..(LOGS * DEEP) as u8).filter(move |&id| set & bit(id) != 0);
+        let mut counted = of(all).fold(all, |set, id| set | self.op(id).brings);
+        counted &= !of(counted).fold(0, |set, id| match self.op(id).kind {
+            Kind::Put => set | bit(id),
+            _ => set,
+        });
+        let adopted = of(counted).filter_map(|id| self.op(id).adopts);
+        let adopted = adopted.fold(0, |set, id| set | bit(id));
+        of(all).fold(slots | counted | adopted, |set, id| set | self.op(id).kills)
     }
 
     /// Ghost: a log's adds that something its author has had ended.

@@ -23,17 +23,17 @@ fn the_mended_rules_keep_counters_right() {
         (
             "adds and deletes as designed, 5 writes",
             Config { writes: 5, kinds: PLAIN, ..letter() },
-            300_000,
+            200_000,
         ),
         (
             "adds and deletes as designed, 3 devices",
             Config { replicas: 3, kinds: PLAIN, ..letter() },
-            300_000,
+            200_000,
         ),
         ("2 devices, 4 writes", base(), 200_000),
-        ("2 devices, 6 writes", Config { writes: 6, kinds: FEW, ..base() }, 300_000),
-        ("3 devices, 4 writes", Config { kinds: FEW, ..three.clone() }, 300_000),
-        ("an epoch, 4 writes", Config { epochs: true, ..base() }, 300_000),
+        ("2 devices, 6 writes", Config { writes: 6, kinds: FEW, ..base() }, 200_000),
+        ("3 devices, 4 writes", Config { kinds: FEW, ..three.clone() }, 200_000),
+        ("an epoch, 4 writes", Config { epochs: true, ..base() }, 200_000),
         ("an epoch, 3 devices", Config { epochs: true, kinds: FEW, ..three }, 200_000),
     ];
     for (name, config, states) in cases {
@@ -51,8 +51,8 @@ fn letter() -> Config {
 fn walks_find_nothing_in_the_mended_rules() {
     let wide = Config { replicas: 3, writes: 12, ..base() };
     let cases: [Case; 2] = [
-        ("walk: 3 devices", wide.clone(), 400_000),
-        ("walk: 3 devices, an epoch", Config { epochs: true, ..wide }, 400_000),
+        ("walk: 3 devices", wide.clone(), 250_000),
+        ("walk: 3 devices, an epoch", Config { epochs: true, ..wide }, 250_000),
     ];
     for (name, config, steps) in cases {
         let model = Counters(config);

@@ -53,57 +53,63 @@ fn name(id: u8) -> String {
 }
 
 fn names(set: Set) -> String {
-    let ids = (0..(HISTORIES * DEEP) as u8).filter(|&id| set & bit(id) != 0);
-    ids.map(name).collect::<Vec<_>>().join(",")
+    ids(set).map(name).collect::<Vec<_>>().join(",")
+}
+
+/// The ids of a set.
+fn ids(set: Set) -> impl Iterator<Item = u8> {
+    (0..(HISTORIES * DEEP) as u8).filter(move |&id| set & bit(id) != 0)
+}
+
+fn set(ids: impl Iterator<Item = u8>) -> Set {
+    ids.fold(0, |set, id| set | bit(id))
 }
 
 impl State {
     fn live(&self, config: &Config, device: usize) -> Set {
-        self.shown(config, &self.replicas[device]).into_iter().fold(0, |set, id| set | bit(id))
+        set(self.shown(config, &self.replicas[device]).into_iter())
+    }
+
+    /// Of some writes, what their authors had seen, and which are values.
+    fn over_and_puts(&self, all: Set) -> (Set, Set) {
+        let over = ids(all).fold(0, |set, id| set | self.op(id).saw);
+        (over, set(ids(all).filter(|&id| self.op(id).kind == Kind::Put)))
     }
 
     /// Values here that a write here had seen: what is not live of them is dead from now on.
     fn note_dead(&mut self, config: &Config) {
         for device in 0..self.replicas.len() {
-            let replica = &self.replicas[device];
-            if !self.complete(replica) {
-                continue;
+            if self.complete(&self.replicas[device]) {
+                let (over, puts) = self.over_and_puts(self.all(&self.replicas[device]));
+                self.replicas[device].dead |= puts & over & !self.live(config, device);
             }
-            let all = self.all(replica);
-            let ids = || (0..(HISTORIES * DEEP) as u8).filter(|&id| all & bit(id) != 0);
-            let over = ids().fold(0, |set, id| set | self.op(id).saw);
-            let puts = ids().filter(|&id| self.op(id).kind == Kind::Put);
-            let puts = puts.fold(0, |set, id| set | bit(id));
-            self.replicas[device].dead |= puts & over & !self.live(config, device);
         }
     }
 
     fn returned(&self, config: &Config) -> bool {
         (0..self.replicas.len()).any(|device| {
             let replica = &self.replicas[device];
-            let known = |&id: &u8| replica.dead & bit(id) != 0;
+            let dead = |&id: &u8| replica.dead & bit(id) != 0;
             let counts = |id: u8| config.strict || !self.behind(replica, id);
             self.complete(replica)
-                && self.shown(config, replica).into_iter().filter(known).any(counts)
+                && self.shown(config, replica).into_iter().filter(dead).any(counts)
         })
     }
 
     /// Whether a context has more than one entry of a log that has one history.
     fn wide(&self) -> bool {
         let forked = |log: u8| log == 0 && self.tip(1) > 0;
-        self.ops.iter().flatten().any(|op| {
-            op.ctx.windows(2).any(|pair| pair[0].log == pair[1].log && !forked(pair[0].log))
-        })
+        let twice = |pair: &[super::Entry]| pair[0].log == pair[1].log && !forked(pair[0].log);
+        self.ops.iter().flatten().any(|op| op.ctx.windows(2).any(twice))
     }
 
     fn differ(&self, config: &Config) -> bool {
-        let whole = self.replicas.iter().filter(|replica| self.complete(replica));
-        let whole: Vec<_> = whole.collect();
-        whole.iter().enumerate().any(|(at, a)| {
-            whole[..at]
-                .iter()
-                .any(|b| a.heads == b.heads && self.shown(config, a) != self.shown(config, b))
-        })
+        let whole: Vec<_> = self.replicas.iter().filter(|r| self.complete(r)).collect();
+        let same_heads = whole.iter().enumerate().flat_map(|(at, a)| {
+            let before = whole[..at].iter().filter(|b| a.heads == b.heads);
+            before.map(move |b| (a, b))
+        });
+        same_heads.into_iter().any(|(a, b)| self.shown(config, a) != self.shown(config, b))
     }
 
     /// Once all have met: nothing lost, nothing returned; a put is alone, its delete leaves nothing.
@@ -113,32 +119,25 @@ impl State {
         if met.differ(config) {
             return Some("all have met, and views differ");
         }
-        if config.liar.is_none() {
-            if let Some(what) = met.false_view(config) {
-                return Some(what);
-            }
-        }
-        let honest = |device: &usize| met.replicas[*device].up && config.liar != Some(*device);
-        for device in (0..met.replicas.len()).filter(honest) {
-            let mut after = met.clone();
-            let Some(id) = after.next_id(config, device) else { continue };
-            after.write(config, device, Kind::Put, None);
-            after.meet();
-            if (0..after.replicas.len())
-                .any(|d| after.replicas[d].up && after.live(config, d) != bit(id))
-            {
+        let false_view = met.false_view(config).filter(|_| config.liar.is_none());
+        false_view.or_else(|| met.hostage(config))
+    }
+
+    /// After all met: any honest device's put is alone live everywhere; anybody's delete leaves nothing.
+    fn hostage(&self, config: &Config) -> Option<&'static str> {
+        let honest = |device: &usize| self.replicas[*device].up && config.liar != Some(*device);
+        let everywhere = |state: &State, live: Set| {
+            let up = (0..state.replicas.len()).filter(|&device| state.replicas[device].up);
+            up.map(|device| state.live(config, device)).all(|shown| shown == live)
+        };
+        for device in (0..self.replicas.len()).filter(honest) {
+            let Some((id, after)) = self.with_write(config, device, Kind::Put) else { continue };
+            if !everywhere(&after, bit(id)) {
                 return Some("a put after all met is not alone live");
             }
-            for device in (0..met.replicas.len()).filter(honest) {
-                let mut gone = after.clone();
-                if gone.next_id(config, device).is_none() {
-                    continue;
-                }
-                gone.write(config, device, Kind::Delete, None);
-                gone.meet();
-                if (0..gone.replicas.len())
-                    .any(|d| gone.replicas[d].up && gone.live(config, d) != 0)
-                {
+            for device in (0..self.replicas.len()).filter(honest) {
+                let gone = after.with_write(config, device, Kind::Delete);
+                if gone.is_some_and(|(_, gone)| !everywhere(&gone, 0)) {
                     return Some("its delete leaves something");
                 }
             }
@@ -146,16 +145,24 @@ impl State {
         None
     }
 
+    /// A device's next write and the state once all have met after it, if there is room for one.
+    fn with_write(&self, config: &Config, device: usize, kind: Kind) -> Option<(u8, State)> {
+        let own = self.own_history(config, device);
+        let at = self.ops[own].len();
+        (at < DEEP).then(|| {
+            let mut after = self.clone();
+            after.write(config, device, kind, None);
+            after.meet();
+            ((own * DEEP + at) as u8, after)
+        })
+    }
+
     /// Where everything is: a value is live iff no write had seen it.
     fn false_view(&self, config: &Config) -> Option<&'static str> {
         let live = self.live(config, 0);
-        let ids = || {
-            (0..(HISTORIES * DEEP) as u8)
-                .filter(|&id| (id as usize % DEEP) < self.ops[id as usize / DEEP].len())
-        };
-        let over = ids().fold(0, |set, id| set | self.op(id).saw);
-        let puts =
-            ids().filter(|&id| self.op(id).kind == Kind::Put).fold(0, |set, id| set | bit(id));
+        let exists = |id: &u8| (*id as usize % DEEP) < self.ops[*id as usize / DEEP].len();
+        let all = set((0..(HISTORIES * DEEP) as u8).filter(exists));
+        let (over, puts) = self.over_and_puts(all);
         if live & over != 0 {
             Some("all have met, and what was overwritten is live")
         } else if live != puts & !over {
@@ -165,39 +172,23 @@ impl State {
         }
     }
 
-    /// The id of a device's next write, if there is room for it.
-    fn next_id(&self, config: &Config, device: usize) -> Option<u8> {
-        let own = self.own_history(config, device);
-        (self.ops[own].len() < DEEP).then(|| (own * DEEP + self.ops[own].len()) as u8)
-    }
-
     fn tell(&self, config: &Config) -> String {
-        let mut parts = Vec::new();
+        let mut text = String::new();
         for (device, replica) in self.replicas.iter().enumerate().filter(|(_, r)| r.up) {
             let live = names(self.live(config, device));
-            let slots = self.slots(replica).iter().fold(0, |set, slot| set | bit(slot.id));
+            let slots = names(set(self.slots(replica).iter().map(|slot| slot.id)));
             let state = if self.complete(replica) { "" } else { " catching up" };
             let heads = replica.heads.map(|head| head.to_string()).join(".");
-            parts.push(format!("{device}@{heads}{state} [{live}] of {{{}}}", names(slots)));
+            text += &format!("{device}@{heads}{state} [{live}] of {{{slots}}}  ");
         }
-        let mut text = parts.join("  ");
-        for (history, op) in
-            self.ops.iter().enumerate().flat_map(|(h, ops)| ops.iter().map(move |op| (h, op)))
-        {
-            if !op.ctx.is_empty() {
-                let ctx = op.ctx.iter().map(|e| {
-                    if e.names == super::NOTHING {
-                        format!("{}@{}!", e.log, e.seq)
-                    } else {
-                        format!("{}@{}", name(e.names), e.seq)
-                    }
-                });
-                text += &format!(
-                    " {}#{}:{{{}}}",
-                    ["F", "F'", "E0.", "E1.", "B", "C"][history],
-                    op.seq,
-                    ctx.collect::<Vec<_>>().join(",")
-                );
+        let entry = |e: &super::Entry| match e.names {
+            super::NOTHING => format!("log {}@{}!", e.log, e.seq),
+            id => format!("{}@{}", name(id), e.seq),
+        };
+        for (history, ops) in self.ops.iter().enumerate() {
+            for (at, op) in ops.iter().enumerate().filter(|(_, op)| !op.ctx.is_empty()) {
+                let ctx: Vec<String> = op.ctx.iter().map(entry).collect();
+                text += &format!("{}:{{{}}} ", name((history * DEEP + at) as u8), ctx.join(","));
             }
         }
         text

@@ -1,6 +1,9 @@
 //! Views of one cell when an author signed two histories of a log (a restored copy): who holds which
-//! branch, what a context names, what dominates what. The rules are those of docs on replication:
-//! contexts of one entry a log, two for a forked one; domination (i) and (ii); values win.
+//! branch, what a context names, what dominates what.
+//!
+//! The rules. A context has one entry a log, of a forked one an entry a history, carried on from the own
+//! replaced slot. Slot y dominates slot x of another log iff its context (i) names x exactly, or (ii)
+//! names a later write of x's log that is awaited here, and x has not seen y. Undominated values win.
 //!
 //! Device 0 writes log F; a copy of its directory, put to use as device 1, goes on in F by itself: the
 //! second history. A device that knows its log forked goes on in a new epoch (E0, E1). Device 2 writes

@@ -28,11 +28,11 @@ fn the_mended_rules_keep_views_right() {
     let cases: [Case; 7] = [
         ("no copy, 4 writes", Config { copy: false, writes: 4, ..base() }, 200_000),
         ("a copy, 3 writes", base(), 500_000),
-        ("a copy, 4 puts", Config { writes: 4, deletes: false, ..base() }, 300_000),
-        ("a copy, 4 devices", Config { replicas: 4, ..base() }, 200_000),
-        ("a history set aside", Config { losses: 1, ..base() }, 300_000),
-        ("device 2 lies", Config { liar: Some(2), lies: 1, ..base() }, 300_000),
-        ("the forked author lies", Config { liar: Some(0), lies: 1, ..base() }, 300_000),
+        ("a copy, 4 puts", Config { writes: 4, deletes: false, ..base() }, 200_000),
+        ("a copy, 4 devices", Config { replicas: 4, ..base() }, 100_000),
+        ("a history set aside", Config { losses: 1, ..base() }, 150_000),
+        ("device 2 lies", Config { liar: Some(2), lies: 1, ..base() }, 150_000),
+        ("the forked author lies", Config { liar: Some(0), lies: 1, ..base() }, 150_000),
     ];
     cases.into_iter().for_each(explore);
 }
@@ -41,9 +41,9 @@ fn the_mended_rules_keep_views_right() {
 fn walks_find_nothing_in_the_mended_rules() {
     let wide = Config { replicas: 4, writes: 8, elsewhere: 4, ..base() };
     let cases: [Case; 3] = [
-        ("walk: a copy", wide.clone(), 300_000),
-        ("walk: a history set aside", Config { losses: 2, ..wide.clone() }, 300_000),
-        ("walk: device 2 lies", Config { liar: Some(2), lies: 3, ..wide }, 300_000),
+        ("walk: a copy", wide.clone(), 200_000),
+        ("walk: a history set aside", Config { losses: 2, ..wide.clone() }, 200_000),
+        ("walk: device 2 lies", Config { liar: Some(2), lies: 3, ..wide }, 200_000),
     ];
     cases.into_iter().for_each(walk);
 }
