@@ -123,23 +123,23 @@ impl State {
         false_view.or_else(|| met.hostage(config))
     }
 
-    /// After all met: any honest device's put is alone live everywhere; anybody's delete leaves nothing.
+    /// After all met: any honest device's put is alone live everywhere; the next one's delete leaves nothing.
     fn hostage(&self, config: &Config) -> Option<&'static str> {
         let honest = |device: &usize| self.replicas[*device].up && config.liar != Some(*device);
         let everywhere = |state: &State, live: Set| {
             let up = (0..state.replicas.len()).filter(|&device| state.replicas[device].up);
             up.map(|device| state.live(config, device)).all(|shown| shown == live)
         };
-        for device in (0..self.replicas.len()).filter(honest) {
+        let devices: Vec<usize> = (0..self.replicas.len()).filter(honest).collect();
+        for (at, &device) in devices.iter().enumerate() {
             let Some((id, after)) = self.with_write(config, device, Kind::Put) else { continue };
             if !everywhere(&after, bit(id)) {
                 return Some("a put after all met is not alone live");
             }
-            for device in (0..self.replicas.len()).filter(honest) {
-                let gone = after.with_write(config, device, Kind::Delete);
-                if gone.is_some_and(|(_, gone)| !everywhere(&gone, 0)) {
-                    return Some("its delete leaves something");
-                }
+            let next = devices[(at + 1) % devices.len()];
+            let gone = after.with_write(config, next, Kind::Delete);
+            if gone.is_some_and(|(_, gone)| !everywhere(&gone, 0)) {
+                return Some("its delete leaves something");
             }
         }
         None

@@ -115,8 +115,10 @@ pub struct Config {
     pub greatest_only: bool,
     /// What both histories share is superseded by what either wrote over it.
     pub shared_superseded: bool,
-    /// (ii) does not hold where another history here has the named slot, or a later one.
+    /// (ii) does not hold where another history here has the named slot,
     pub elsewhere_here: bool,
+    /// ... a later one as well: the named slot may be superseded by now.
+    pub later_too: bool,
     /// While one history of a log is here, (ii) does not ask for its head.
     pub one_history: bool,
     pub values_win: bool,
@@ -149,6 +151,7 @@ impl Config {
             greatest_only: true,
             shared_superseded: false,
             elsewhere_here: false,
+            later_too: true,
             one_history: false,
             values_win: true,
             new_epoch: true,

@@ -154,7 +154,8 @@ impl State {
         let behind = |&&(h, head): &&(usize, u8)| head < entry.seq && contains(h);
         let elsewhere = |&&(h, head): &&(usize, u8)| {
             let slot = self.latest(h, head).filter(|id| *id != x.id);
-            slot.is_some_and(|id| id == entry.names || self.op(id).seq > entry.seq)
+            let later = |id: u8| config.later_too && self.op(id).seq > entry.seq;
+            slot.is_some_and(|id| id == entry.names || later(id))
         };
         of_log.iter().any(behind) && !(config.elsewhere_here && of_log.iter().any(elsewhere))
     }

@@ -25,10 +25,15 @@ fn base() -> Config {
 
 #[test]
 fn the_mended_rules_keep_views_right() {
-    let cases: [Case; 7] = [
+    let cases: [Case; 8] = [
         ("no copy, 4 writes", Config { copy: false, writes: 4, ..base() }, 200_000),
         ("a copy, 3 writes", base(), 500_000),
         ("a copy, 4 puts", Config { writes: 4, deletes: false, ..base() }, 200_000),
+        (
+            "a copy, 4 puts, 2 elsewhere",
+            Config { writes: 4, elsewhere: 2, deletes: false, ..base() },
+            100_000,
+        ),
         ("a copy, 4 devices", Config { replicas: 4, ..base() }, 100_000),
         ("a history set aside", Config { losses: 1, ..base() }, 150_000),
         ("device 2 lies", Config { liar: Some(2), lies: 1, ..base() }, 150_000),
@@ -67,7 +72,11 @@ fn guards() -> Vec<Case> {
         ("(ii) also for what has seen the dominator", Config { unseen: false, ..lies }, most),
         ("only one history of a fork named", Config { name_both: false, ..puts.clone() }, most),
         ("nothing carried on", Config { carry: false, ..lost }, most),
-        ("carried on by number in a fork", Config { losses: 1, carry_forked: false, ..four }, most),
+        (
+            "carried on by number in a fork",
+            Config { losses: 1, carry_forked: false, ..four.clone() },
+            most,
+        ),
         (
             "more than the greatest entry kept",
             Config { losses: 1, greatest_only: false, ..plain },
@@ -77,6 +86,11 @@ fn guards() -> Vec<Case> {
         (
             "(ii) whatever the other history has",
             Config { elsewhere_here: false, ..puts.clone() },
+            most,
+        ),
+        (
+            "(ii) unless the very slot is here",
+            Config { later_too: false, elsewhere: 1, ..four.clone() },
             most,
         ),
         ("(ii) by the head of the one history", Config { one_history: false, ..puts }, most),
