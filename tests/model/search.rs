@@ -71,7 +71,8 @@ fn fingerprint(state: &impl Hash) -> u64 {
     hash.finish()
 }
 
-/// What a search did: states (or steps of walks), its depth, whether all there is was seen, what it found.
+/// What a search did: states (or steps of walks), its depth, whether all there is was seen, what
+/// it found.
 pub struct Outcome<A> {
     pub states: usize,
     pub depth: usize,

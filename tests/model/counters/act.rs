@@ -92,8 +92,8 @@ impl State {
         self.replicas[device].heads[own] = seq;
     }
 
-    /// Ghost: what a delete or put by this replica's device ends: adds here, values that are slots here,
-    /// values adopted here, and what these had ended.
+    /// Ghost: what a delete or put by this replica's device ends: adds here, values that are slots
+    /// here, values adopted here, and what these had ended.
     fn ended_by_all(&self, replica: &Replica) -> Set {
         let all = self.all(replica);
         let slots = self.slots(replica).iter().fold(0, |set, slot| set | bit(slot.id));

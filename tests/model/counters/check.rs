@@ -61,8 +61,8 @@ fn ids(set: Set) -> impl Iterator<Item = u8> {
 }
 
 impl State {
-    /// The sum of adds here that no delete or put here had seen, and of adopted values that nothing here
-    /// ended: what the counter is due to show.
+    /// The sum of adds here that no delete or put here had seen, and of adopted values that
+    /// nothing here ended: what the counter is due to show.
     fn due(&self, replica: &Replica) -> Option<i16> {
         let here = self.all(replica);
         let all = ids(here).fold(here, |set, id| set | self.op(id).brings);
@@ -96,7 +96,8 @@ impl State {
         }
     }
 
-    /// Once all have met: views are equal, live are the values that nobody had seen, a delete leaves nothing.
+    /// Once all have met: views are equal, live are the values that nobody had seen, a delete
+    /// leaves nothing.
     fn after_meeting(&self, config: &Config) -> Option<&'static str> {
         let mut met = self.clone();
         met.meet();

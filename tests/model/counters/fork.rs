@@ -1,7 +1,8 @@
-//! Adds in a log with two histories: what a part must be named by, so that none is lost in the join.
+//! Adds in a log with two histories: what a part must be named by, so that none is lost in the
+//! join.
 //!
-//! A device adds some times, its directory is copied, both go on adding. Amounts are 1 each, nothing is
-//! deleted: what the join of both slots must show is the number of adds.
+//! A device adds some times, its directory is copied, both go on adding. Amounts are 1 each,
+//! nothing is deleted: what the join of both slots must show is the number of adds.
 
 use std::collections::BTreeMap;
 
@@ -32,7 +33,8 @@ fn parts(rule: Rule, side: u8, shared: u8, own: u8) -> BTreeMap<Name, u8> {
     parts
 }
 
-/// The least case, by the number of adds, in which the join shows another number than there were adds.
+/// The least case, by the number of adds, in which the join shows another number than there were
+/// adds.
 fn lost(rule: Rule) -> Option<(u8, u8, u8)> {
     let counts = (0..=4).flat_map(|a| (0..=4).flat_map(move |b| (0..=4).map(move |c| (a, b, c))));
     let wrong = |&(shared, first, second): &(u8, u8, u8)| {

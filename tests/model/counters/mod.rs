@@ -1,8 +1,9 @@
 //! Counters in one cell: parts, takings, the join, adoption of a decimal value, epochs.
 //!
-//! Device 0 writes log A and, once it opened a new epoch, log A'; devices 1 and 2 write B and C. There
-//! are no forks, no expiry and no forgetting here. Each add has an amount; the ghost of each write knows
-//! what its author had, so what a counter must show is a sum over adds that no delete or put had seen.
+//! Device 0 writes log A and, once it opened a new epoch, log A'; devices 1 and 2 write B and C.
+//! There are no forks, no expiry and no forgetting here. Each add has an amount; the ghost of each
+//! write knows what its author had, so what a counter must show is a sum over adds that no delete
+//! or put had seen.
 
 mod act;
 mod check;

@@ -112,7 +112,8 @@ impl State {
         same_heads.into_iter().any(|(a, b)| self.shown(config, a) != self.shown(config, b))
     }
 
-    /// Once all have met: nothing lost, nothing returned; a put is alone, its delete leaves nothing.
+    /// Once all have met: nothing lost, nothing returned; a put is alone, its delete leaves
+    /// nothing.
     fn after_meeting(&self, config: &Config) -> Option<&'static str> {
         let mut met = self.clone();
         met.meet();
@@ -123,7 +124,8 @@ impl State {
         false_view.or_else(|| met.hostage(config))
     }
 
-    /// After all met: any honest device's put is alone live everywhere; the next one's delete leaves nothing.
+    /// After all met: any honest device's put is alone live everywhere; the next one's delete
+    /// leaves nothing.
     fn hostage(&self, config: &Config) -> Option<&'static str> {
         let honest = |device: &usize| self.replicas[*device].up && config.liar != Some(*device);
         let everywhere = |state: &State, live: Set| {

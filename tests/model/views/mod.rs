@@ -1,13 +1,15 @@
-//! Views of one cell when an author signed two histories of a log (a restored copy): who holds which
-//! branch, what a context names, what dominates what.
+//! Views of one cell when an author signed two histories of a log (a restored copy): who holds
+//! which branch, what a context names, what dominates what.
 //!
-//! The rules. A context has one entry a log, of a forked one an entry a history, carried on from the own
-//! replaced slot. Slot y dominates slot x of another log iff its context (i) names x exactly, or (ii)
-//! names a later write of x's log that is awaited here, and x has not seen y. Undominated values win.
+//! The rules. A context has one entry a log, of a forked one an entry a history, carried on from
+//! the own replaced slot. Slot y dominates slot x of another log iff its context (i) names x
+//! exactly, or (ii) names a later write of x's log that is awaited here, and x has not seen y.
+//! Undominated values win.
 //!
-//! Device 0 writes log F; a copy of its directory, put to use as device 1, goes on in F by itself: the
-//! second history. A device that knows its log forked goes on in a new epoch (E0, E1). Device 2 writes
-//! log B, device 3 log C. A write is on the cell (put, delete) or elsewhere (it only moves the head).
+//! Device 0 writes log F; a copy of its directory, put to use as device 1, goes on in F by itself:
+//! the second history. A device that knows its log forked goes on in a new epoch (E0, E1). Device
+//! 2 writes log B, device 3 log C. A write is on the cell (put, delete) or elsewhere (it only
+//! moves the head).
 
 mod act;
 mod check;
@@ -59,8 +61,8 @@ pub struct Op {
 #[derive(Clone, PartialEq, Eq, Hash, Default, Debug)]
 pub struct Replica {
     pub up: bool,
-    /// Of each history the sequence number up to which it is here. Of F: the first has what both share;
-    /// the second is 0 unless something of its own is here.
+    /// Of each history the sequence number up to which it is here. Of F: the first has what both
+    /// share; the second is 0 unless something of its own is here.
     pub heads: [u8; HISTORIES],
     /// What was here of a history that was set aside: nothing is shown until it is here again.
     pub floor: [u8; HISTORIES],

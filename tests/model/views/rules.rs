@@ -23,7 +23,8 @@ impl State {
         if history == 1 { self.fork.unwrap_or(0) } else { 0 }
     }
 
-    /// The last sequence number that was ever signed in a history; 0 for a second one without writes.
+    /// The last sequence number that was ever signed in a history; 0 for a second one without
+    /// writes.
     pub fn tip(&self, history: usize) -> u8 {
         match self.ops[history].len() as u8 {
             0 => 0,

@@ -113,8 +113,8 @@ fn each_guard_of_views_is_needed() {
     assert!(none.is_empty(), "no violation found with: {none:?}");
 }
 
-/// A known limit, and the reason why `returned` waits for a history that is known to be behind: a slot of
-/// one history may return until the rest of that history is here.
+/// A known limit, and the reason why `returned` waits for a history that is known to be behind: a
+/// slot of one history may return until the rest of that history is here.
 #[test]
 fn a_history_behind_the_other_may_show_what_was_overwritten() {
     let config = Config { writes: 4, elsewhere: 2, deletes: false, strict: true, ..base() };
