@@ -9,9 +9,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use swarmkv_protocol::codec::Bytes;
 use swarmkv_protocol::engine::Engine;
 use swarmkv_protocol::id::{BranchId, DeviceId, Version};
-use swarmkv_protocol::io::{Change, Verdict as CoreVerdict};
+use swarmkv_protocol::io::{Blame, Change, Verdict as CoreVerdict};
 use swarmkv_protocol::io::{Fault, Input, InviteRefused, Output, SessionId, Token, WriteRefused};
 use swarmkv_protocol::message;
 use swarmkv_protocol::ticket::{Invite, JoinAnswer};
@@ -22,7 +23,7 @@ use crate::api::wire::{KnockInfo, MemberInfo, PeerInfo, Status};
 use crate::blocklist::Blocklist;
 use crate::clock::{self, Clock};
 use crate::data_dir::DataDir;
-use crate::durability::{Heads, QUICK_SYNC};
+use crate::durability::{QUICK_SYNC, Upcoming};
 use crate::error::{InviteError, RevokeError, WriteError};
 use crate::event::NodeEvent;
 use crate::network::{AskError, Command, Event, GossipToken, Network, Source, Transport, Verdict};
@@ -67,6 +68,8 @@ pub(crate) struct Identity {
     pub(crate) me: DeviceId,
     pub(crate) blocklist: Blocklist,
     pub(crate) addresses: Addresses,
+    /// Where this device left its own log when it last stopped, if that is in memory.
+    pub(crate) resumable: Option<Bytes>,
     /// Held, and with it the directory's lock, for as long as the loop runs.
     pub(crate) dir: DataDir,
 }
@@ -95,7 +98,7 @@ pub(crate) struct Driver {
     pub(crate) in_flight: Vec<Output>,
     pub(crate) waiting: Vec<Output>,
     /// What readers see after the running sync.
-    pub(crate) next_heads: Option<Heads>,
+    pub(crate) upcoming: Option<Upcoming>,
     answers: mpsc::UnboundedSender<(DeviceId, Result<Vec<u8>, AskError>)>,
     pub(crate) writes: BTreeMap<Token, oneshot::Sender<Result<Vec<Version>, WriteError>>>,
     invites: BTreeMap<Token, oneshot::Sender<Result<(), InviteError>>>,
@@ -167,7 +170,7 @@ impl Driver {
             unsynced: 0,
             in_flight: Vec::new(),
             waiting: Vec::new(),
-            next_heads: None,
+            upcoming: None,
             answers: answers_tx,
             writes: BTreeMap::new(),
             invites: BTreeMap::new(),
@@ -198,9 +201,9 @@ impl Driver {
         self.network.send(Command::Shutdown).await;
         self.sync.finish();
         if result.is_ok()
-            && let Err(e) = self.disk.settle()
+            && let Err(e) = self.tidy_up()
         {
-            info!("the index was left behind: {e}");
+            info!("the next start has more to do: {e}");
         }
         // Whoever still holds a handle must not hold the store open.
         let closed = self.readers.borrow().closed();
@@ -209,6 +212,16 @@ impl Driver {
             let _ = stop.send(());
         }
         result
+    }
+
+    /// Writes what the next start would otherwise have to find out by itself. It can do without.
+    fn tidy_up(&mut self) -> Result<(), String> {
+        self.feed(Input::Flush)?;
+        self.disk.stop_waiting();
+        self.disk.sync().map_err(|e| e.to_string())?;
+        let head = self.engine.own_head().or_else(|| self.identity.resumable.take());
+        self.disk.keep_own_head(head).map_err(|e| e.to_string())?;
+        self.disk.settle().map_err(|e| e.to_string())
     }
 
     async fn turn(&mut self, inbox: &mut Inbox) -> Result<(), String> {
@@ -292,8 +305,10 @@ impl Driver {
     pub(crate) fn feed(&mut self, input: Input) -> Result<(), String> {
         match self.engine.handle(self.clock.now(), input) {
             Ok(()) => {}
-            Err(Fault::Peer { peer, reason, damning: true }) => self.offended(peer, &reason),
-            Err(Fault::Peer { peer, reason, .. }) => {
+            Err(Fault::Peer { peer, reason, blame: Blame::Sender }) => {
+                self.offended(peer, &reason);
+            }
+            Err(Fault::Peer { peer, reason, blame: Blame::Nobody }) => {
                 debug!(peer = %self.label(&peer), "set aside what a peer sent: {reason}");
             }
             Err(Fault::Store(e)) => return Err(e.to_string()),
@@ -500,6 +515,7 @@ fn write_error(refused: WriteRefused) -> WriteError {
         WriteRefused::NotAllowed(_) => WriteError::NotAllowed(refused.to_string()),
         WriteRefused::Invalid(text) => WriteError::Invalid(text),
         WriteRefused::Condition(there) => WriteError::Condition(there),
+        WriteRefused::CatchingUp => WriteError::CatchingUp,
         WriteRefused::Busy | WriteRefused::Damaged => WriteError::Busy,
     }
 }

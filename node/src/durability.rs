@@ -1,11 +1,11 @@
 //! The driver's hold on durability: what is signed when, synced when, and shown when it is on disk.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use swarmkv_protocol::id::{BranchId, Hash};
+use swarmkv_protocol::id::Hash;
 use swarmkv_protocol::io::Input;
+use swarmkv_protocol::log::heads::Heads;
 
 use crate::driver::Driver;
 use crate::error::WriteError;
@@ -20,9 +20,9 @@ const UNSYNCED_BYTES: usize = 8 << 20;
 /// Syncs quicker than this may be waited for by the loop itself.
 pub(crate) const QUICK_SYNC: Duration = Duration::from_millis(2);
 
-/// What the replica had when a sync began.
-pub(crate) struct Heads {
-    heads: Arc<BTreeMap<BranchId, u64>>,
+/// What readers see once the running sync is done.
+pub(crate) struct Upcoming {
+    heads: Heads,
     caught_up: bool,
     hash: Hash,
 }
@@ -63,8 +63,8 @@ impl Driver {
             // Sealed here, so that what readers see then is exactly what the heads below say.
             self.disk.seal();
             self.in_flight = std::mem::take(&mut self.waiting);
-            self.next_heads = Some(Heads {
-                heads: Arc::new(self.engine.heads()),
+            self.upcoming = Some(Upcoming {
+                heads: self.engine.heads(),
                 caught_up: self.engine.caught_up(),
                 hash: self.engine.state_hash(),
             });
@@ -84,7 +84,7 @@ impl Driver {
         self.syncing = false;
         // The last few count: an eighth of the way from what it was to what it is now.
         self.sync_cost = (self.sync_cost * 7 + self.sync_began.elapsed()) / 8;
-        if let Some(Heads { heads, caught_up, hash }) = self.next_heads.take() {
+        if let Some(Upcoming { heads, caught_up, hash }) = self.upcoming.take() {
             let first = caught_up && !self.readers.borrow().caught_up;
             let labels = Arc::clone(&self.labels);
             self.readers.send_replace(Arc::new(ReadState {

@@ -162,9 +162,12 @@ pub enum WriteError {
     /// Too large, or malformed.
     #[error("{0}")]
     Invalid(String),
-    /// The condition does not hold; the siblings that are there instead.
+    /// The condition does not hold; the values that are there instead.
     #[error("the condition is not met")]
     Condition(Vec<Version>),
+    /// This replica has never been complete: a condition cannot be judged on a part of what there is.
+    #[error("still catching up: a condition cannot be judged yet")]
+    CatchingUp,
     /// Too many writes wait already.
     #[error("too many writes are waiting")]
     Busy,

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use swarmkv_protocol::codec::Bytes;
 use swarmkv_protocol::id::{DeviceId, SwarmId, Version};
-use swarmkv_protocol::io::{Change, Condition};
+use swarmkv_protocol::io::{Change, Condition, Edit};
 use swarmkv_protocol::limits::VERSION;
-use swarmkv_protocol::op::Body;
+use swarmkv_protocol::model::cell::Cell;
 use swarmkv_protocol::store::StoreError;
 use swarmkv_protocol::ticket::{Invite, Ticket};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -46,7 +46,7 @@ impl Handle {
     /// # Errors
     /// When the write is refused; then nothing was written.
     pub async fn put(&self, key: &[u8], value: &[u8]) -> Result<Version, WriteError> {
-        self.one(key, Body::Put(value.into())).await
+        self.one(Change::put(key, value)).await
     }
 
     /// Deletes a key. What others write at the same time is not deleted.
@@ -54,11 +54,10 @@ impl Handle {
     /// # Errors
     /// When the write is refused; then nothing was written.
     pub async fn delete(&self, key: &[u8]) -> Result<Version, WriteError> {
-        self.one(key, Body::Delete).await
+        self.one(Change::delete(key)).await
     }
 
-    async fn one(&self, key: &[u8], body: Body) -> Result<Version, WriteError> {
-        let change = Change { key: key.into(), body, expires_at: None, condition: None };
+    async fn one(&self, change: Change) -> Result<Version, WriteError> {
         let versions = self.change(vec![change]).await?;
         versions.first().copied().ok_or(WriteError::Stopped)
     }
@@ -371,15 +370,15 @@ fn change(op: WriteOp) -> Result<Change, WriteError> {
         (true, None) => Some(Condition::Absent),
         (false, Some(versions)) => {
             let versions = versions.iter().map(|text| text.parse()).collect::<Result<_, _>>();
-            Some(Condition::Siblings(versions.map_err(|e| WriteError::Invalid(format!("{e}")))?))
+            Some(Condition::Values(versions.map_err(|e| WriteError::Invalid(format!("{e}")))?))
         }
         (false, None) => None,
     };
-    let body = match op.value {
-        Some(Data(value)) => Body::Put(Bytes(value)),
-        None => Body::Delete,
+    let edit = match op.value {
+        Some(Data(value)) => Edit::Put(Bytes(value)),
+        None => Edit::Delete,
     };
-    Ok(Change { key: Bytes(op.key.0), body, expires_at: op.expires_at, condition })
+    Ok(Change { cell: Cell::value(op.key.0), edit, expires_at: op.expires_at, condition })
 }
 
 /// Addresses worth putting into a ticket: loopback ones only if there are no others.

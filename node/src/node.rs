@@ -60,8 +60,12 @@ impl Node {
         // Who may have written what it does not know of goes on in a new epoch: a copy, a peer in memory,
         // a store whose journal has lost frames.
         let moved = disk.moved(&fingerprint).map_err(DirError::Store)?;
+        let own_head = disk.take_own_head().map_err(DirError::Store)?;
         let forgetful = moved || config.memory || disk.is_damaged();
-        let recovered = disk.recover().map_err(DirError::Store)?;
+        let mut recovered = disk.recover().map_err(DirError::Store)?;
+        // The original of a copy goes on there as well.
+        recovered.resumable = own_head.filter(|_| !moved && !disk.is_damaged());
+        let resumable = recovered.resumable.clone();
         if config.memory {
             if !recovered.logs.is_empty() {
                 return Err(StartError::HasData);
@@ -94,7 +98,7 @@ impl Node {
 
         let state = ReadState {
             snapshot: disk.durable(),
-            heads: Arc::new(engine.heads()),
+            heads: engine.heads(),
             labels: Arc::new(labels(&engine)),
             caught_up: engine.caught_up(),
             hash: engine.state_hash(),
@@ -108,7 +112,7 @@ impl Node {
         let api = tokio::spawn(api::serve(socket, handle.clone()));
         // Durable together with the epoch that a copied directory opens.
         disk.set_fingerprint(&fingerprint);
-        let identity = Identity { me, dir, blocklist, addresses };
+        let identity = Identity { me, dir, blocklist, addresses, resumable };
         let watches = Watches { events: events.clone(), readers, listen_addrs };
         let (driver, inbox) =
             Driver::new(engine, disk, identity, Clock::start(), network, todo, watches);

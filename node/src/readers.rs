@@ -5,9 +5,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use swarmkv_protocol::id::{BranchId, DeviceId, Hash, Version};
-use swarmkv_protocol::op::Slot;
-use swarmkv_protocol::store::StoreError;
+use swarmkv_protocol::id::{DeviceId, Hash, Version};
+use swarmkv_protocol::log::heads::Heads;
+use swarmkv_protocol::model::cell::{Cell, Tag, escape};
+use swarmkv_protocol::model::counter::Parts;
+use swarmkv_protocol::op::{Body, Slot};
+use swarmkv_protocol::store::{RawSlot, StoreError};
 use swarmkv_protocol::view::{Shown, View};
 
 use crate::api::wire::{Data, ListAnswer, ListItem, ListRequest, Sibling};
@@ -24,7 +27,7 @@ const PAGE_KEYS: usize = 65_536;
 /// One moment of the replica.
 pub(crate) struct ReadState {
     pub(crate) snapshot: Snapshot,
-    pub(crate) heads: Arc<BTreeMap<BranchId, u64>>,
+    pub(crate) heads: Heads,
     pub(crate) labels: Arc<BTreeMap<DeviceId, String>>,
     pub(crate) caught_up: bool,
     /// Hash of roster and version digest at that moment.
@@ -36,7 +39,7 @@ impl ReadState {
     pub(crate) fn with_labels(&self, labels: Arc<BTreeMap<DeviceId, String>>) -> Self {
         Self {
             snapshot: self.snapshot.clone(),
-            heads: Arc::clone(&self.heads),
+            heads: self.heads.clone(),
             labels,
             caught_up: self.caught_up,
             hash: self.hash,
@@ -55,41 +58,46 @@ impl ReadState {
 
     /// Whether a write is here (or a later one of its log, which replaced it or came after it).
     pub(crate) fn covers(&self, version: &Version) -> bool {
-        let there = self.heads.iter().filter(|(branch, _)| branch.log == version.log);
-        there.map(|(_, seq)| *seq).max().unwrap_or(0) >= version.seq
+        let there = self.heads.branches(version.log).map(|(_, seq)| seq).max();
+        there.unwrap_or(0) >= version.seq
     }
 
     /// Whether another write stands in the place that `version` names. One that was replaced since
     /// cannot be told.
     pub(crate) fn contradicts(&self, key: &[u8], version: &Version) -> bool {
-        let there = self.snapshot.slots(key).unwrap_or_default();
+        let there = self.slots(key).unwrap_or_default();
         let place = there.iter().find(|s| s.branch.log == version.log && s.seq == version.seq);
         place.is_some_and(|raw| raw.open().is_ok_and(|slot| slot.version() != *version))
-    }
-
-    fn head(&self, branch: &BranchId) -> u64 {
-        self.heads.get(branch).copied().unwrap_or(0)
     }
 
     fn label(&self, device: &DeviceId) -> String {
         self.labels.get(device).cloned().unwrap_or_else(|| device.short())
     }
 
-    /// The merged view of a key.
-    pub(crate) fn view(&self, key: &[u8]) -> Result<View, StoreError> {
-        View::merge(&self.snapshot.slots(key)?, |branch| self.head(branch))
+    /// What is stored of a key's value.
+    fn slots(&self, key: &[u8]) -> Result<Vec<RawSlot>, StoreError> {
+        self.snapshot.slots(&Cell::value(key).index_key())
     }
 
     /// What a key shows.
     pub(crate) fn value(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        let slots = self.snapshot.slots(key)?;
-        let shown = View::shown_of(&slots, |branch| self.head(branch), clock::wall_millis())?;
-        Ok(bytes(shown))
+        let slots = self.slots(key)?;
+        let shown =
+            View::shown_of(&slots, |branch| self.heads.of(branch), clock::wall_millis())?;
+        let value = bytes(shown);
+        if value.is_none() {
+            all_readable(&slots)?;
+        }
+        Ok(value)
     }
 
-    /// A key's undominated writes, the shown one first.
+    /// A key's undominated writes: values first, of them the shown one.
     pub(crate) fn siblings(&self, key: &[u8]) -> Result<Vec<Sibling>, StoreError> {
-        let view = self.view(key)?;
+        let slots = self.slots(key)?;
+        let view = View::merge(&slots, |branch| self.heads.of(branch))?;
+        if view.values(clock::wall_millis()).next().is_none() {
+            all_readable(&slots)?;
+        }
         let one = |seen: &swarmkv_protocol::view::Seen| Sibling {
             version: seen.version.to_string(),
             value: body(&seen.slot).map(Data),
@@ -104,47 +112,68 @@ impl ReadState {
     /// One page of keys that show a value.
     pub(crate) fn list(&self, request: &ListRequest) -> Result<ListAnswer, StoreError> {
         let limit = request.limit.clamp(1, PAGE_ITEMS);
-        let from = [request.start.as_ref(), request.after.as_ref()].into_iter().flatten().max();
-        let from = from.map_or(&request.prefix.0[..], |data| &data.0[..]);
-        let from = from.max(&request.prefix.0[..]);
+        let prefix = escape(&request.prefix.0);
+        let start = request.start.as_ref().map(|start| Cell::value(start.0.clone()).index_key().0);
+        let after = request.after.as_ref().map(|after| beyond(&after.0));
+        let from = [start, after].into_iter().flatten().max().unwrap_or_default();
+        let from = (&from).max(&prefix);
         let (mut items, mut bytes, mut next) = (Vec::new(), 0, None);
         let wall = clock::wall_millis();
-        for (looked, group) in self.snapshot.scan(&request.prefix.0, from)?.enumerate() {
-            let (key, raw) = group?;
-            if request.after.as_ref().is_some_and(|after| key <= after.0) {
-                continue;
-            }
-            let view = View::merge(&raw, |branch| self.head(branch))?;
-            if let Some(value) = shown(&view, wall) {
-                items.push(self.item(&key, value, &view, request.keys_only));
-                bytes += items.last().map_or(0, |item: &ListItem| item.key.0.len() + item.size);
+        for (looked, group) in self.snapshot.scan(&prefix, from)?.enumerate() {
+            let (index_key, slots) = group?;
+            // What a later version may have filed here is not shown.
+            let Some(cell) = Cell::from_index_key(&index_key) else { continue };
+            if cell.tag == Tag::Value
+                && let Some(item) = self.item(&cell.key, &slots, wall, request.keys_only)?
+            {
+                bytes += item.key.0.len() + item.size;
+                items.push(item);
             }
             if items.len() >= limit || bytes >= PAGE_BYTES || looked >= PAGE_KEYS {
-                next = Some(Data(key));
+                next = Some(Data(cell.key.0));
                 break;
             }
         }
         Ok(ListAnswer { items, next })
     }
 
-    fn item(&self, key: &[u8], value: Vec<u8>, view: &View, keys_only: bool) -> ListItem {
-        let first = view.siblings().next();
+    /// A key as it is listed; `None` if it shows nothing.
+    fn item(
+        &self,
+        key: &[u8],
+        slots: &[RawSlot],
+        wall: u64,
+        keys_only: bool,
+    ) -> Result<Option<ListItem>, StoreError> {
+        let view = View::merge(slots, |branch| self.heads.of(branch))?;
+        let Some(value) = bytes(view.shown(wall)) else {
+            return all_readable(slots).map(|()| None);
+        };
+        let first = view.values(wall).next();
         let slot = first.map(|seen| &seen.slot);
-        ListItem {
+        Ok(Some(ListItem {
             key: key.into(),
             size: value.len(),
             value: (!keys_only).then_some(Data(value)),
-            siblings: view.siblings().count(),
+            siblings: view.values(wall).count(),
             version: first.map_or(String::new(), |seen| seen.version.to_string()),
             author: slot.map_or(String::new(), |slot| self.label(&slot.log.author)),
             written_at: slot.map_or(0, |slot| slot.hlc.millis()),
             expires_at: slot.and_then(|slot| slot.op.expires_at),
-        }
+        }))
     }
 }
 
-fn shown(view: &View, wall: u64) -> Option<Vec<u8>> {
-    bytes(view.shown(wall))
+/// Says which slot cannot be read, if there is one: where nothing is shown it may hold what is missing.
+fn all_readable(slots: &[RawSlot]) -> Result<(), StoreError> {
+    slots.iter().try_for_each(|slot| slot.open().map(drop))
+}
+
+/// A place in the order of index keys that is beyond all cells of a key, and before those of the next.
+fn beyond(key: &[u8]) -> Vec<u8> {
+    let mut beyond = escape(key);
+    beyond.extend([0, 2]);
+    beyond
 }
 
 fn bytes(shown: Shown) -> Option<Vec<u8>> {
@@ -156,12 +185,14 @@ fn bytes(shown: Shown) -> Option<Vec<u8>> {
 }
 
 fn body(slot: &Slot) -> Option<Vec<u8>> {
-    use swarmkv_protocol::op::Body;
     match &slot.op.body {
         Body::Put(value) => Some(value.0.clone()),
-        Body::Counter(part) => {
-            Some((i128::from(part.up) - i128::from(part.down)).to_string().into_bytes())
+        Body::Counter(parts) => {
+            let mut own = Parts::default();
+            own.join(parts);
+            Some(own.less(&Parts::default()).unwrap_or(0).to_string().into_bytes())
         }
-        Body::Delete => None,
+        Body::Element => Some(Vec::new()),
+        Body::Delete | Body::Until(_) | Body::Forget(_) => None,
     }
 }

@@ -76,6 +76,7 @@ impl Driver {
             commits_applied: core.commits_applied,
             logs_repaired: core.logs_repaired,
             slots_received: core.slots_received,
+            slots_in_vain: core.slots_in_vain,
             repairs: core.pulls,
             repairs_equal: core.pulls_equal,
             gap_repairs: core.gap_pulls,

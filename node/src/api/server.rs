@@ -155,6 +155,8 @@ async fn peers(State(handle): State<Handle>) -> Answer<Vec<PeerInfo>> {
     handle.peers().await.map(Json).ok_or_else(stopped)
 }
 
+const SEE_PROGRESS: &str = "see how far it is with: swarmkv status";
+
 impl From<WriteError> for ApiError {
     fn from(e: WriteError) -> Self {
         let text = e.to_string();
@@ -169,6 +171,9 @@ impl From<WriteError> for ApiError {
                     format!("there is {} (see: swarmkv get --meta KEY)", there.join(" "))
                 };
                 Self::new(ErrorKind::Condition, text).hint(hint)
+            }
+            WriteError::CatchingUp => {
+                Self::new(ErrorKind::CatchingUp, text).hint(SEE_PROGRESS)
             }
             WriteError::Busy => Self::new(ErrorKind::Busy, text).hint("try again in a moment"),
             WriteError::Full => Self::new(ErrorKind::Full, text).hint(
@@ -187,7 +192,7 @@ impl From<ReadError> for ApiError {
                 ErrorKind::CatchingUp,
                 "this replica is still catching up: it would answer half a truth",
             )
-            .hint("see how far it is with: swarmkv status"),
+            .hint(SEE_PROGRESS),
             ReadError::NotYet(_) => Self::new(ErrorKind::Timeout, text)
                 .hint("wait longer with --timeout, or see who is connected with: swarmkv peers"),
             ReadError::Damaged => Self::new(ErrorKind::CatchingUp, text)

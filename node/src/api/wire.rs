@@ -77,7 +77,7 @@ pub struct WriteOp {
     /// Only if nothing is shown on the key at this replica.
     #[serde(default)]
     pub if_absent: bool,
-    /// Only if the key's siblings at this replica are exactly these versions.
+    /// Only if the values on the key at this replica are exactly these versions; deletes do not matter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub if_version: Option<Vec<String>>,
 }
@@ -134,7 +134,8 @@ pub struct GetRequest {
 pub struct GetAnswer {
     /// The shown value; absent: there is none.
     pub value: Option<Data>,
-    /// All undominated writes, the shown one first. More than one: concurrent values.
+    /// All undominated writes: values first, of them the shown one, then deletes. More than one:
+    /// concurrent writes.
     pub siblings: Vec<Sibling>,
 }
 
@@ -485,6 +486,8 @@ pub struct Counters {
     pub logs_repaired: u64,
     /// Slots received by repair.
     pub slots_received: u64,
+    /// Of these, slots of logs that were not wanted any more when they came.
+    pub slots_in_vain: u64,
     /// Repair sessions begun here.
     pub repairs: u64,
     /// Of these, sessions that found both sides equal.

@@ -4,14 +4,12 @@
 use std::time::Duration;
 
 use libp2p::StreamProtocol;
-use swarmkv_protocol::codec::Bytes;
 use swarmkv_protocol::crypto::DeviceKey;
 use swarmkv_protocol::engine::Engine;
 use swarmkv_protocol::id::{DeviceId, Hash, Hash8, SwarmId};
 use swarmkv_protocol::io::{Change, Input, Output, Token};
 use swarmkv_protocol::memory::MemoryStore;
 use swarmkv_protocol::message;
-use swarmkv_protocol::op::Body;
 use swarmkv_protocol::roster::Roster;
 use swarmkv_protocol::ticket::{JoinAnswer, JoinRequest, Redeem};
 use swarmkv_protocol::time::Now;
@@ -92,13 +90,7 @@ fn forged_write(seed: &[u8; 32], key: &[u8], value: &[u8]) -> Result<Vec<u8>, St
     let mut engine = Engine::open(device, roster, recovered, MemoryStore::default(), 0, false)
         .map_err(|e| e.to_string())?;
     let now = Now { wall: clock::wall_millis(), mono: 0 };
-    let change = Change {
-        key: key.into(),
-        body: Body::Put(Bytes::from(value)),
-        expires_at: None,
-        condition: None,
-    };
-    for input in [Input::Write(Token(0), vec![change]), Input::Commit] {
+    for input in [Input::Write(Token(0), vec![Change::put(key, value)]), Input::Commit] {
         engine.handle(now, input).map_err(|e| e.to_string())?;
     }
     while let Some(output) = engine.poll_output() {

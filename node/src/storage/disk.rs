@@ -1,7 +1,8 @@
 //! A replica's store: takes the core's writes, makes them durable, answers its reads.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::ops::Bound;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{self, Sender};
@@ -10,6 +11,7 @@ use std::thread::{self, JoinHandle};
 
 use swarmkv_protocol::codec::Bytes;
 use swarmkv_protocol::id::{Branch, Hash8};
+use swarmkv_protocol::op;
 use swarmkv_protocol::store::{RawSlot, Recovered, Store, StoreError, Write};
 
 use super::branches::Branches;
@@ -81,6 +83,11 @@ impl Disk {
         kept.sync().map(drop)
     }
 
+    /// Where a store in memory keeps who is a member.
+    pub(super) fn kept(&self) -> Option<&Self> {
+        self.0.kept.as_ref()
+    }
+
     /// Whether data is in memory only.
     pub(crate) fn is_in_memory(&self) -> bool {
         self.0.kept.is_some()
@@ -134,9 +141,38 @@ impl Disk {
     /// Takes writes over. The core's reads see them from now on; they are durable after the next
     /// [`Disk::seal`] and [`Disk::commit`].
     pub(crate) fn apply(&self, writes: Vec<Write>) {
+        let gone = match self.headers_without_log(&writes) {
+            Ok(gone) => gone,
+            // The next commit says so.
+            Err(e) => return self.layers().fail(e),
+        };
         let mut state = self.layers().lock();
         state.looked_up.clear();
+        for key in gone {
+            state.building.row(Rows::Headers, &key, None);
+        }
         state.building.apply(writes);
+    }
+
+    /// The header rows of branches that these writes remove: a branch's number may be used again.
+    fn headers_without_log(&self, writes: &[Write]) -> Result<BTreeSet<Vec<u8>>, StoreError> {
+        let mut gone = BTreeSet::new();
+        for write in writes {
+            let Write::RemoveLog { branch } = write else { continue };
+            let prefix = branch.to_bytes();
+            let (committing, memtables) = {
+                let state = self.layers().lock();
+                let memtables = [Some(Arc::clone(&state.memtable)), state.frozen.clone()];
+                (Arc::clone(&state.committing), memtables)
+            };
+            gone.extend(schema::keys_under(&committing.rows, Rows::Headers, &prefix));
+            for memtable in memtables.iter().flatten() {
+                let maps = memtable.read();
+                gone.extend(schema::keys_under(&maps.rows, Rows::Headers, &prefix));
+            }
+            gone.extend(self.0.shared.index.keys_under(Rows::Headers, &prefix)?);
+        }
+        Ok(gone)
     }
 
     /// Notes a row of our own. Durable after the next sync.
@@ -257,10 +293,14 @@ impl Disk {
     /// What a replica is opened from.
     pub(crate) fn recover(&self) -> Result<Recovered, StoreError> {
         let bad = |what: &str| StoreError::Failed(format!("{what}'s id in the store is damaged"));
-        let mut logs = Vec::new();
+        let (mut logs, mut heads) = (Vec::new(), Vec::new());
         for (key, value) in self.rows(Rows::Logs)? {
             let id = key[..].try_into().map_err(|_| bad("a log"))?;
-            logs.push((Branch::from_bytes(id), value));
+            let branch = Branch::from_bytes(id);
+            logs.push((branch, value));
+            let upto = schema::place_bytes(&(branch, u64::MAX));
+            let head = self.last_row(Rows::Headers, &key, &upto)?;
+            heads.extend(head.map(|head| (branch, head)));
         }
         let statements = self.rows(Rows::Statements)?.into_values().collect();
         let mut tickets = Vec::new();
@@ -269,7 +309,7 @@ impl Disk {
             tickets.push((Hash8::new(id), value));
         }
         let caught_up = self.row(Rows::Meta, b"caught-up")?.is_some_and(|flag| flag[..] == [1]);
-        Ok(Recovered { statements, logs, tickets, caught_up })
+        Ok(Recovered { statements, logs, heads, resumable: None, tickets, caught_up })
     }
 
     /// Bytes that the store takes up.
@@ -291,6 +331,36 @@ impl Disk {
         match memtables.iter().flatten().find_map(|memtable| memtable.row(rows, key)) {
             Some(row) => Ok(row),
             None => self.0.shared.index.row(rows, key),
+        }
+    }
+
+    /// The last row whose key begins with `prefix` and is `upto` or less, as of the last sync.
+    fn last_row(
+        &self,
+        rows: Rows,
+        prefix: &[u8],
+        upto: &[u8],
+    ) -> Result<Option<Bytes>, StoreError> {
+        let memtables = {
+            let state = self.layers().lock();
+            [Some(Arc::clone(&state.memtable)), state.frozen.clone()]
+        };
+        let mut upto = Bound::Included(upto.to_vec());
+        loop {
+            let bounds = (Bound::Included(prefix), upto.as_ref().map(|key| &key[..]));
+            // The newest layer first: of those that speak of the same row it is right.
+            let mut last: Option<(Vec<u8>, Option<Bytes>)> = None;
+            let newer = memtables.iter().flatten().filter_map(|m| m.last_row(rows, bounds));
+            let indexed = self.0.shared.index.last_row(rows, bounds)?;
+            for (key, value) in newer.chain(indexed.map(|(key, value)| (key, Some(value)))) {
+                if last.as_ref().is_none_or(|(greatest, _)| key > *greatest) {
+                    last = Some((key, value));
+                }
+            }
+            match last {
+                Some((key, None)) => upto = Bound::Excluded(key),
+                found => return Ok(found.and_then(|(_, value)| value)),
+            }
         }
     }
 
@@ -418,9 +488,9 @@ fn replayed(maps: &mut Maps, branches: &Branches, at: Position, body: &[u8]) {
         match item {
             Item::Slot(place, bytes, within) => {
                 // Its frame was sound, so it is; without its key nobody could find it.
-                let Ok(slot) = schema::slot(place, bytes).open() else { continue };
+                let Some(key) = op::index_key_of(&schema::slot(place, bytes).op) else { continue };
                 let numbered = (branches.number(&place.0), place.1);
-                maps.slot(at.number, at.number, &slot.op.key, numbered, Some(at.pointer(within)));
+                maps.slot(at.number, at.number, &key, numbered, Some(at.pointer(within)));
             }
             Item::NoSlot(place, key) => {
                 let numbered = (branches.number(&place.0), place.1);

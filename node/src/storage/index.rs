@@ -2,6 +2,7 @@
 //! checkpoint to checkpoint.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::{io, iter};
@@ -130,6 +131,38 @@ impl Index {
         })
     }
 
+    /// The last row within these bounds.
+    pub(super) fn last_row(
+        &self,
+        rows: Rows,
+        bounds: (Bound<&[u8]>, Bound<&[u8]>),
+    ) -> Result<Option<(Vec<u8>, Bytes)>, StoreError> {
+        guarded(|| {
+            let read = self.db()?.begin_read().map_err(index_error)?;
+            let table = read.open_table(rows.table()).map_err(index_error)?;
+            let last = table.range::<&[u8]>(bounds).map_err(index_error)?.next_back();
+            let last = last.transpose().map_err(index_error)?;
+            Ok(last.map(|(key, value)| (key.value().to_vec(), Bytes::from(value.value()))))
+        })
+    }
+
+    /// The keys of the rows that begin with `prefix`.
+    pub(super) fn keys_under(&self, rows: Rows, prefix: &[u8]) -> Result<Vec<Vec<u8>>, StoreError> {
+        guarded(|| {
+            let read = self.db()?.begin_read().map_err(index_error)?;
+            let table = read.open_table(rows.table()).map_err(index_error)?;
+            let mut keys = Vec::new();
+            for entry in table.range::<&[u8]>(prefix..).map_err(index_error)? {
+                let (key, _) = entry.map_err(index_error)?;
+                if !key.value().starts_with(prefix) {
+                    break;
+                }
+                keys.push(key.value().to_vec());
+            }
+            Ok(keys)
+        })
+    }
+
     pub(super) fn each_row(
         &self,
         rows: Rows,
@@ -205,10 +238,10 @@ impl Drop for Index {
     }
 }
 
-fn unknown_layout(format: Option<u32>) -> StoreError {
+pub(super) fn unknown_layout(format: Option<u32>) -> StoreError {
     let format = format.map_or_else(|| "unknown".to_owned(), |number| number.to_string());
     StoreError::Failed(format!(
-        "the store has layout {format}, this build of swarmkv reads layouts 2 to {FORMAT}: use the build that \
+        "the store has layout {format}, this build of swarmkv reads layout {FORMAT}: use the build that \
          wrote it, or move the data directory away and join again"
     ))
 }

@@ -4,6 +4,7 @@
 //! frame that made it. (Multi-version concurrency control in its smallest form.)
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use swarmkv_protocol::codec::Bytes;
@@ -60,7 +61,6 @@ impl Memtable {
 
     /// What is said of the first key after `from` (or at it, if `at`), up to frame `upto`.
     pub(super) fn next_key(&self, from: &[u8], at: bool) -> Option<Vec<u8>> {
-        use std::ops::Bound;
         let from = if at { Bound::Included(from) } else { Bound::Excluded(from) };
         let maps = self.read();
         let mut range = maps.keys.range::<[u8], _>((from, Bound::Unbounded));
@@ -69,6 +69,18 @@ impl Memtable {
 
     pub(super) fn row(&self, rows: Rows, key: &[u8]) -> Option<Option<Bytes>> {
         self.read().rows.get(&(rows, key.to_vec())).cloned()
+    }
+
+    /// What is said of the last row within these bounds.
+    pub(super) fn last_row(
+        &self,
+        rows: Rows,
+        (from, to): (Bound<&[u8]>, Bound<&[u8]>),
+    ) -> Option<(Vec<u8>, Option<Bytes>)> {
+        let of_kind = |key: &[u8]| (rows, key.to_vec());
+        let maps = self.read();
+        let mut range = maps.rows.range((from.map(of_kind), to.map(of_kind)));
+        range.next_back().map(|((_, key), value)| (key.clone(), value.clone()))
     }
 }
 

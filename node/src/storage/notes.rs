@@ -14,6 +14,9 @@ const ADDRESSES_PER_MEMBER: usize = 8;
 /// An address that worked this recently need not be noted again, in milliseconds.
 const ADDRESS_FRESH_MS: u64 = 3_600_000;
 
+/// Name of the row of [`Disk::take_own_head`].
+const OWN_HEAD: &[u8] = b"own-head";
+
 impl Disk {
     /// The signed genesis of the swarm that this store belongs to.
     pub(crate) fn genesis(&self) -> Result<Option<Bytes>, StoreError> {
@@ -51,6 +54,25 @@ impl Disk {
             self.note(Rows::Meta, transport.as_bytes(), Some(bytes));
         }
         changed
+    }
+
+    /// The head at which a peer in memory left its own log when it last stopped in good order. It is gone
+    /// for good when this returns: after a crash, writing must not go on there.
+    pub(crate) fn take_own_head(&self) -> Result<Option<Bytes>, StoreError> {
+        let head = self.row(Rows::Meta, OWN_HEAD)?;
+        if head.is_some() {
+            self.note(Rows::Meta, OWN_HEAD, None);
+            self.sync()?;
+        }
+        Ok(head)
+    }
+
+    /// Keeps that head, for a store in memory: on the disk that it keeps members on. Durable when this
+    /// returns. Nothing may be written to the own log after it.
+    pub(crate) fn keep_own_head(&self, head: Option<Bytes>) -> Result<(), StoreError> {
+        let (Some(kept), Some(head)) = (self.kept(), head) else { return Ok(()) };
+        kept.note(Rows::Meta, OWN_HEAD, Some(head));
+        kept.sync().map(drop)
     }
 
     /// The block list as last kept.

@@ -9,7 +9,7 @@ use swarmkv_protocol::store::{RawSlot, Write};
 
 use super::schema::{self, PLACE, Place, Rows};
 
-/// The user's key of a slot, and the slot unless it is removed.
+/// The index key of a slot's cell, and the slot unless it is removed.
 pub(super) type Kept = (Bytes, Option<RawSlot>);
 
 /// One layer of writes. Later ones replace earlier ones; `None` is a removal.
@@ -36,7 +36,13 @@ impl Overlay {
                 self.row(Rows::Headers, &schema::place_bytes(&(branch, seq)), Some(bytes));
             }
             Write::Log { branch, record } => self.row(Rows::Logs, &branch.to_bytes(), Some(record)),
-            Write::RemoveLog { branch } => self.row(Rows::Logs, &branch.to_bytes(), None),
+            Write::RemoveLog { branch } => {
+                let prefix = branch.to_bytes();
+                let headers: Vec<Vec<u8>> =
+                    schema::keys_under(&self.rows, Rows::Headers, &prefix).collect();
+                headers.iter().for_each(|key| self.row(Rows::Headers, key, None));
+                self.row(Rows::Logs, &prefix, None);
+            }
             Write::Statement { name, bytes } => {
                 self.row(Rows::Statements, name.as_bytes(), Some(bytes));
             }

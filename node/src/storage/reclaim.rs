@@ -183,7 +183,7 @@ impl Reclaimer<'_> {
                     if there.is_some_and(|there| *there.value() == from.to_bytes())
                         && let Ok(slot) = schema::slot(place, bytes).open()
                     {
-                        alive.push(Moving { place, spot, key: slot.op.key, from });
+                        alive.push(Moving { place, spot, key: slot.op.cell.index_key(), from });
                     }
                 }
                 Ok(())

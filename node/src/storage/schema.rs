@@ -1,5 +1,7 @@
 //! How things are laid out on disk. Integers are big-endian, so that byte order is numeric order.
 
+use std::collections::BTreeMap;
+
 use redb::TableDefinition;
 use swarmkv_protocol::codec::Bytes;
 use swarmkv_protocol::id::Branch;
@@ -7,7 +9,7 @@ use swarmkv_protocol::store::{RawSlot, StoreError};
 use swarmkv_protocol::time::Hlc;
 
 /// Number of this layout, see [`super::migrate`].
-pub(super) const FORMAT: u32 = 3;
+pub(super) const FORMAT: u32 = 4;
 
 /// Name of the index file.
 pub(super) const INDEX: &str = "index.redb";
@@ -16,7 +18,7 @@ pub(super) type Table = TableDefinition<'static, &'static [u8], &'static [u8]>;
 
 /// branch number (4) ‖ seq (8) → [`Pointer`].
 pub(super) const SLOTS: Table = TableDefinition::new("slots");
-/// user's key → [`Spot`]s of the slots on it.
+/// a cell's index key → [`Spot`]s of the slots on it.
 pub(super) const KEYS: Table = TableDefinition::new("keys");
 /// branch → its number (4).
 pub(super) const BRANCHES: Table = TableDefinition::new("branches");
@@ -38,7 +40,7 @@ pub(crate) enum Rows {
     /// device (32) ‖ multiaddress → when it last worked, in Unix milliseconds (8).
     Addresses = 5,
     /// name → value: `format`, `genesis`, `caught-up`, `fingerprint`, `tcp-port`, `quic-port`, `blocked`,
-    /// and `journal`, the place up to which the index holds the journal.
+    /// `own-head`, and `journal`, the place up to which the index holds the journal.
     Meta = 6,
 }
 
@@ -60,6 +62,17 @@ impl Rows {
     pub(super) fn from_number(number: u8) -> Option<Self> {
         Self::ALL.into_iter().find(|rows| *rows as u8 == number)
     }
+}
+
+/// The keys of rows of a kind that begin with `prefix` and that a layer speaks of.
+pub(super) fn keys_under<'a>(
+    layer: &'a BTreeMap<(Rows, Vec<u8>), Option<Bytes>>,
+    rows: Rows,
+    prefix: &'a [u8],
+) -> impl Iterator<Item = Vec<u8>> + 'a {
+    let from = layer.range((rows, prefix.to_vec())..).map(|((rows, key), _)| (*rows, key));
+    let of_kind = from.take_while(move |(r, key)| *r == rows && key.starts_with(prefix));
+    of_kind.map(|(_, key)| key.clone())
 }
 
 /// Where a slot or header lies: its branch and sequence number.

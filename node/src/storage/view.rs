@@ -68,7 +68,7 @@ pub(super) fn slot(segments: &Segments, key: &[u8], place: Place, pointer: Point
         bytes.clear();
     }
     let slot = schema::slot(place, &bytes);
-    if op::key_of(&slot.op) == Some(key) { slot } else { schema::slot(place, &[]) }
+    if op::index_key_of(&slot.op).as_deref() == Some(key) { slot } else { schema::slot(place, &[]) }
 }
 
 impl Snapshot {

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, btree_map};
 use self::backoff::Backoff;
 use self::peers::Peer;
 use self::timers::{Timer, Timers};
+use crate::codec::Bytes;
 use crate::crypto::DeviceKey;
 use crate::io::{
     Blame, Counters, Fault, Input, Knock, LogStatus, Output, RevokeRefused, SessionId, Token,
@@ -452,6 +453,13 @@ impl<S: Store> Engine<S> {
     #[must_use]
     pub fn own_log(&self) -> LogId {
         self.replica.own
+    }
+
+    /// The signed head of the log that local writes go to, if there is one yet: what a replica in memory
+    /// keeps for its next start, see [`Recovered::resumable`].
+    #[must_use]
+    pub fn own_head(&self) -> Option<Bytes> {
+        self.replica.writing().head.as_ref().map(|head| head.bytes().clone())
     }
 
     /// How each connected member stands.
