@@ -4,7 +4,7 @@
 mod swarm;
 
 use swarm::author::{Author, op};
-use swarm::{Disk, Swarm, key, put};
+use swarm::{Disk, Swarm, key};
 use swarmkv_protocol::codec::Bytes;
 use swarmkv_protocol::crypto::{self, DeviceKey, Domain};
 use swarmkv_protocol::id::{Hash, Hash8, Version};
