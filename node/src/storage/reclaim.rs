@@ -108,7 +108,9 @@ impl Reclaimer<'_> {
                     continue;
                 }
                 match schema::slot(place, bytes).open() {
-                    Ok(slot) => copy.slot(&place, spot, slot.op.cell.index_key(), bytes, pointer)?,
+                    Ok(slot) => {
+                        copy.slot(&place, spot, slot.op.cell.index_key(), bytes, pointer)?
+                    }
                     Err(_) => sound = false,
                 }
             }

@@ -146,7 +146,7 @@ fn with_a_flipped_index(files: &Arc<dyn Files>, at: usize) -> Arc<dyn Files> {
 
 /// What can be opened was written to this key, if not last.
 fn of_this_key(n: u64, held: &[RawSlot]) -> bool {
-    held.iter().filter_map(|slot| slot.open().ok()).all(|slot| slot.op.key == key(n))
+    held.iter().filter_map(|slot| slot.open().ok()).all(|slot| slot.op.cell.index_key() == key(n))
 }
 
 #[test]
