@@ -196,7 +196,9 @@ impl World {
         }
         let restored = self.plan.restores && self.rng.percent(40);
         let copy = if restored { self.nodes[n].old_copy.clone() } else { None };
-        let Some(copy) = copy else { return self.start(n, false) };
+        let often = self.plan.hostility.as_ref().map_or(0, |hostility| hostility.fresh_epochs);
+        let fresh = self.rng.percent(often);
+        let Some(copy) = copy else { return self.start(n, fresh) };
         self.waive(n);
         self.nodes[n].disk.borrow_mut().restore(&copy);
         self.nodes[n].shown.clear();

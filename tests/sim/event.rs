@@ -21,6 +21,7 @@ pub enum Event {
     Join(usize),
     Restart(usize),
     Load(usize),
+    Hostile(usize),
     Chaos,
     Check,
 }

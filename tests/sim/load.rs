@@ -15,7 +15,7 @@ use crate::world::World;
 impl World {
     /// One write at a node, then the next is planned.
     pub fn load(&mut self, n: usize) -> Result<(), String> {
-        if !self.chaos || self.nodes[n].engine.is_none() {
+        if !self.chaos || self.nodes[n].engine.is_none() || self.hostile.contains_key(&n) {
             return Ok(());
         }
         let pause = self.rng.below(2 * self.plan.writes_every);

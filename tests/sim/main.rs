@@ -6,6 +6,7 @@
 mod chaos;
 mod disk;
 mod event;
+mod hostile;
 mod invariants;
 mod load;
 mod model;
@@ -36,7 +37,8 @@ fn run(plan: Plan) -> Result<Outcome, String> {
         _ => None,
     };
     swarmkv_protocol::plant::plant(fault);
-    let result = course(plan);
+    let hostile = plan.hostility.is_some();
+    let result = if hostile { hostile::course(plan) } else { course(plan) };
     swarmkv_protocol::plant::plant(None);
     result
 }

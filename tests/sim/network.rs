@@ -258,9 +258,18 @@ impl World {
             return;
         }
         let end = usize::from(self.sessions[s].ends[0] != n);
-        let mutate = !self.honest(n) || (self.plan.plant == Plant::MutateHonest && n == 0);
+        let leaves = |h: &crate::hostile::Hostile| h.honest_sessions.contains(&id);
+        let alone = self.hostile.get(&n).is_some_and(leaves);
+        let mutate = !self.honest(n) && !alone
+            || (self.plan.plant == Plant::MutateHonest && n == 0);
         let bytes = if mutate { crate::rogue::frame(self, s, bytes) } else { Some(bytes) };
         let Some(bytes) = bytes else { return };
+        self.transmit(s, end, bytes);
+    }
+
+    /// Puts a frame on its way, as it is.
+    pub fn transmit(&mut self, s: usize, end: usize, bytes: Vec<u8>) {
+        self.count_idle(s, &bytes);
         if self.chaos && self.plan.churn && self.rng.percent(2) {
             return self.cut(s);
         }
@@ -273,6 +282,19 @@ impl World {
         // Queued, not delivered: the next may follow before this one arrives.
         let ready = self.rng.range(1, pause + 2);
         self.agenda.at(self.time + ready, Event::Ready(s, end));
+    }
+
+    /// Counts slots that pass between honest replicas that were seen equal.
+    fn count_idle(&mut self, s: usize, bytes: &[u8]) {
+        use swarmkv_protocol::message::{self, Repair};
+        let [a, b] = self.sessions[s].ends;
+        if self.stage == crate::hostile::Stage::Equal
+            && self.honest(a)
+            && self.honest(b)
+            && let Ok(Repair::Slots(slots)) = message::decode(bytes)
+        {
+            self.idle_slots += slots.len() as u64;
+        }
     }
 
     pub fn frame_arrives(&mut self, s: usize, end: usize, bytes: Vec<u8>) -> Result<(), String> {

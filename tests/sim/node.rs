@@ -58,6 +58,8 @@ pub struct Node {
     pub ever_aside: bool,
     /// The machine sleeps until then.
     pub asleep_until: u64,
+    /// Ticks that its engine was given.
+    pub ticks: u64,
 }
 
 impl Node {
@@ -87,6 +89,7 @@ impl Node {
             set_aside: 0,
             ever_aside: false,
             asleep_until: 0,
+            ticks: 0,
         }
     }
 

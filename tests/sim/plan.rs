@@ -57,6 +57,8 @@ pub struct Plan {
     pub writes_every: u64,
     pub keys: u64,
     pub chaos_ms: u64,
+    /// Members that sign and send anything: nothing in ordinary seeds.
+    pub hostility: Option<crate::hostile::Hostility>,
     pub plant: Plant,
 }
 
@@ -91,6 +93,7 @@ impl Plan {
             writes_every: rng.range(40, 600),
             keys: rng.range(3, 30),
             chaos_ms: rng.range(20_000, 90_000),
+            hostility: None,
             plant: Plant::Nothing,
         };
         // Where a disk rots, another is not put back to an older state: one of them has to have it.

@@ -70,6 +70,11 @@ pub struct World {
     pub replay: Vec<Rc<[u8]>>,
     pub events: u64,
     pub fingerprint: u64,
+    /// Members that sign and send anything.
+    pub hostile: BTreeMap<usize, crate::hostile::Hostile>,
+    pub stage: crate::hostile::Stage,
+    /// Slots sent between honest replicas that were seen equal before.
+    pub idle_slots: u64,
 }
 
 impl World {
@@ -98,6 +103,9 @@ impl World {
             replay: Vec::new(),
             events: 0,
             fingerprint: 0,
+            hostile: BTreeMap::new(),
+            stage: crate::hostile::Stage::default(),
+            idle_slots: 0,
         };
         world.found()?;
         Ok(world)
@@ -109,7 +117,9 @@ impl World {
         let mut roster =
             Roster::found(&owner, "sim", "owner", [7; 16]).map_err(|e| e.to_string())?;
         let late = self.plan.late_joiner.then_some(1);
-        for n in 1..self.nodes.len() {
+        self.grant_hostile(&mut roster, late)?;
+        let ordinary = if self.hostile.is_empty() { self.nodes.len() } else { 1 };
+        for n in 1..ordinary {
             if Some(n) == late {
                 continue;
             }
@@ -177,7 +187,7 @@ impl World {
     }
 
     pub fn honest(&self, n: usize) -> bool {
-        self.plan.rogue != Some(n)
+        self.plan.rogue != Some(n) && !self.hostile.contains_key(&n)
     }
 
     pub fn index(&self, device: &DeviceId) -> Option<usize> {
@@ -275,6 +285,7 @@ impl World {
             Event::Join(n) => self.join(n),
             Event::Restart(n) => self.restart(n),
             Event::Load(n) => self.load(n),
+            Event::Hostile(n) => self.hostile_act(n),
             Event::Chaos => self.stir(),
             Event::Check => {
                 self.agenda.at(self.time + 1_500, Event::Check);
@@ -285,6 +296,8 @@ impl World {
 
     /// Hands an engine one input and carries out what it says.
     pub fn input(&mut self, n: usize, input: Input) -> Result<(), String> {
+        let Some(input) = self.intercept(n, input) else { return Ok(()) };
+        self.nodes[n].ticks += u64::from(matches!(input, Input::Tick));
         let now = self.nodes[n].now(self.time);
         let Some(engine) = self.nodes[n].engine.as_mut() else { return Ok(()) };
         let result = engine.handle(now, input);

@@ -87,9 +87,10 @@ impl SignedCommit {
         if ops.len() != claim.count as usize || ops.len() > MAX_TX_OPS {
             return Err(BadCommit::Form("number of operations"));
         }
-        let slots = (claim.first_seq()..)
-            .zip(ops)
-            .map(|(seq, bytes)| {
+        let slots = ops
+            .into_iter()
+            .zip(claim.first_seq()..)
+            .map(|(bytes, seq)| {
                 let op = Op::decode(&claim.log, &bytes)?;
                 let size = bytes.len();
                 Ok((Slot { log: claim.log, seq, hlc: claim.hlc, op, size }, bytes))

@@ -19,7 +19,7 @@ pub fn fault(
     }
     // Without a rogue there is nothing to complain of, but for rosters that lag.
     let lags = ["grant", "predecessor", "revo"].iter().any(|word| reason.contains(word));
-    if world.plan.rogue.is_none() && !lags {
+    if world.plan.rogue.is_none() && world.hostile.is_empty() && !lags {
         return Err(format!("honest: node {n} complains of node {from:?}: {reason}"));
     }
     Ok(())

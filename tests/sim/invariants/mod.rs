@@ -2,6 +2,8 @@
 
 pub mod acknowledged;
 pub mod bounds;
+pub mod buffers;
+pub mod complete;
 pub mod converged;
 pub mod cut;
 pub mod deleted;
@@ -9,6 +11,7 @@ pub mod durable;
 pub mod honest;
 pub mod kept;
 pub mod order;
+pub mod rest;
 pub mod same;
 pub mod signed;
 pub mod whole;
@@ -30,6 +33,7 @@ pub fn check(world: &mut World) -> Result<(), String> {
         }
         order::holds(world, n)?;
         bounds::holds(world, n)?;
+        buffers::holds(world, n)?;
         let live = live_sets(world, n)?;
         signed::holds(world, n, &live)?;
         whole::holds(world, n, &live)?;

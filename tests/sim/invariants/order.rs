@@ -8,7 +8,7 @@ pub fn holds(world: &mut World, n: usize) -> Result<(), String> {
     let node = &world.nodes[n];
     let Some(engine) = node.engine.as_ref() else { return Ok(()) };
     let heads = heads(engine);
-    for (log, before) in node.last_heads.iter().filter(|(log, _)| !world.outcast_author(log)) {
+    for (log, before) in node.last_heads.iter().filter(|(log, _)| due(world, log)) {
         let now = heads.get(log).copied().unwrap_or(0);
         if now < *before && !world.crowded(n, log) {
             return Err(format!("order: {log:?} went back from {before} to {now}"));
@@ -22,11 +22,17 @@ pub fn holds_over_a_restart(world: &World, n: usize) -> Result<(), String> {
     let node = &world.nodes[n];
     let Some(engine) = node.engine.as_ref() else { return Ok(()) };
     let heads = heads(engine);
-    for (log, shown) in node.shown.iter().filter(|(log, _)| !world.outcast_author(log)) {
+    for (log, shown) in node.shown.iter().filter(|(log, _)| due(world, log)) {
         let now = heads.get(log).copied().unwrap_or(0);
         if now < *shown && !world.crowded(n, log) {
             return Err(format!("order: a restart took {log:?} from {shown} back to {now}"));
         }
     }
     Ok(())
+}
+
+/// A revocation takes logs back, and so does a hostile author that opens or forks too many.
+fn due(world: &World, log: &swarmkv_protocol::id::LogId) -> bool {
+    let hostile = world.index(&log.author).is_some_and(|n| world.hostile.contains_key(&n));
+    !hostile && !world.outcast_author(log)
 }

@@ -1,0 +1,524 @@
+//! A member that signs whatever history it likes: every field of a header and an operation is drawn, true,
+//! odd or false.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use swarmkv_protocol::codec::{self, Bytes};
+use swarmkv_protocol::commit::{self, Header};
+use swarmkv_protocol::crypto::{self, DeviceKey, Domain};
+use swarmkv_protocol::id::{DeviceId, Hash, Hash8, LogId, SwarmId, Version};
+use swarmkv_protocol::limits::{MAX_BRANCHES, MAX_CTX, MAX_GOSSIP, MAX_LOGS_PER_AUTHOR, VERSION};
+use swarmkv_protocol::live_root::Totals;
+use swarmkv_protocol::message::{self, Gossip};
+use swarmkv_protocol::model::cell::{Cell, Tag};
+use swarmkv_protocol::model::counter::{Amount, Part};
+use swarmkv_protocol::op::{Body, Op, Slot, Until};
+use swarmkv_protocol::time::Hlc;
+
+use crate::rng::Rng;
+use crate::world::World;
+
+/// A grant that a hostile author holds.
+#[derive(Clone, Debug)]
+pub struct Granted {
+    pub name: Hash,
+    pub prefix: Bytes,
+    pub max_bytes: Option<u64>,
+}
+
+/// A commit as it was signed.
+#[derive(Clone)]
+pub struct Signed {
+    pub header: Header,
+    pub bytes: Bytes,
+    pub ops: Vec<Bytes>,
+    slots: Vec<(Slot, Bytes)>,
+}
+
+impl Signed {
+    pub fn hash(&self) -> Hash {
+        crypto::hash(Domain::Header, &[&self.bytes])
+    }
+
+    /// As gossip: whole, or announced only.
+    pub fn gossip(&self, announce: bool) -> Vec<u8> {
+        let packed = commit::pack(&self.bytes, self.ops.clone()).ok().filter(|_| !announce);
+        let whole = packed.map(|packed| message::encode(&Gossip::Commit(Bytes(packed))));
+        match whole.filter(|whole| whole.len() <= MAX_GOSSIP) {
+            Some(whole) => whole,
+            None => message::encode(&Gossip::Announce(self.bytes.clone())),
+        }
+    }
+}
+
+/// A history that its author goes on with.
+#[derive(Clone)]
+pub struct History {
+    pub log: LogId,
+    grant: usize,
+    pub commits: Vec<Signed>,
+    pub live: BTreeMap<Bytes, (Slot, Bytes)>,
+    totals: Totals,
+    seq: u64,
+    hlc: u64,
+}
+
+impl History {
+    fn new(log: LogId, grant: usize, seq: u64, hlc: u64) -> Self {
+        Self {
+            log,
+            grant,
+            commits: Vec::new(),
+            live: BTreeMap::new(),
+            totals: Totals::default(),
+            seq,
+            hlc,
+        }
+    }
+
+    /// The first `keep` commits alone: from there another history begins.
+    fn fork(&self, keep: usize) -> Self {
+        let mut fork = Self::new(self.log, self.grant, 0, self.hlc);
+        for signed in &self.commits[..keep] {
+            fork.take(&signed.slots);
+            fork.seq = signed.header.last_seq;
+            fork.commits.push(signed.clone());
+        }
+        fork
+    }
+
+    fn take(&mut self, slots: &[(Slot, Bytes)]) {
+        for pair in slots {
+            if let Body::Forget(named) = &pair.0.op.body {
+                for version in named {
+                    let there = self.live.iter().find(|(_, (slot, _))| slot.version() == *version);
+                    if let Some(cell) = there.map(|(cell, _)| cell.clone()) {
+                        let (slot, _) = self.live.remove(&cell).expect("just found");
+                        self.totals.remove(&slot);
+                    }
+                }
+                continue;
+            }
+            self.totals.add(&pair.0);
+            if let Some((older, _)) = self.live.insert(pair.0.op.cell.index_key(), pair.clone()) {
+                self.totals.remove(&older);
+            }
+        }
+    }
+}
+
+/// All that one hostile author has signed.
+pub struct Author {
+    me: DeviceId,
+    key: DeviceKey,
+    swarm: SwarmId,
+    pub grants: Vec<Granted>,
+    pub histories: Vec<History>,
+    next_epoch: u64,
+    /// Commits that were signed, in any order, and may be handed out again.
+    pub signed: Vec<Signed>,
+}
+
+/// Histories kept at once: more would only make seeds slow.
+const MOST: usize = 3 * MAX_LOGS_PER_AUTHOR;
+
+impl Author {
+    pub fn new(key: DeviceKey, swarm: SwarmId, grants: Vec<Granted>) -> Self {
+        let (histories, signed) = (Vec::new(), Vec::new());
+        Self { me: key.id(), key, swarm, grants, histories, next_epoch: 1 << 20, signed }
+    }
+
+    /// Signs one commit of some history; what it comes to is to be handed out.
+    pub fn act(&mut self, rng: &mut Rng, world: &Sight) -> Option<Signed> {
+        if self.grants.is_empty() {
+            return None;
+        }
+        let at = self.choose(rng, world);
+        let history = self.histories[at].clone();
+        let count = match rng.below(40) {
+            0 => rng.range(257, 330),
+            1..12 => rng.range(2, 7),
+            _ => 1,
+        };
+        let mut next = history.clone();
+        let slots: Vec<(Slot, Bytes)> = {
+            let hlc = stamp(rng, history.hlc, world.wall);
+            next.hlc = hlc;
+            (1..=count)
+                .filter_map(|n| self.slot(rng, world, &history, history.seq.checked_add(n)?, hlc))
+                .collect()
+        };
+        let last_seq = history.seq.checked_add(slots.len() as u64).filter(|_| !slots.is_empty())?;
+        next.seq = last_seq;
+        next.take(&slots);
+        let header = self.header(rng, world, &history, &next, &slots);
+        let (header, odd) = twist(rng, header, self, &history);
+        let signed = self.seal(header, slots);
+        next.commits.push(signed.clone());
+        // A commit that nobody can take is mostly left aside; what comes after it then forks the log.
+        if odd && rng.percent(75) {
+            if rng.percent(50) {
+                self.histories[at] = history;
+            }
+        } else {
+            self.histories[at] = next;
+        }
+        self.signed.push(signed.clone());
+        Some(signed)
+    }
+
+    fn choose(&mut self, rng: &mut Rng, world: &Sight) -> usize {
+        let opens = self.histories.is_empty() || rng.percent(12);
+        let forks = !opens && rng.percent(12);
+        if forks {
+            let of = &self.histories[rng.index(self.histories.len())];
+            let fork = of.fork(rng.index(of.commits.len() + 1));
+            let same = self.histories.iter().filter(|h| h.log == fork.log).count();
+            if same <= 2 * MAX_BRANCHES {
+                self.histories.push(fork);
+            }
+        } else if opens {
+            self.next_epoch += 1 << rng.below(34);
+            let epoch = match rng.below(12) {
+                0 => u64::MAX,
+                1 => u64::MAX - rng.below(8),
+                2 => rng.below(4),
+                3..6 => u64::MAX / 2 - self.next_epoch,
+                _ => self.next_epoch,
+            };
+            let shard = if rng.percent(3) { 1 } else { 0 };
+            let log = LogId { author: self.me, epoch, shard };
+            let seq = match rng.below(20) {
+                0 => u64::MAX - rng.range(2, 20),
+                1 => rng.below(1 << 40),
+                _ => 0,
+            };
+            let grant = rng.index(self.grants.len());
+            self.histories.push(History::new(log, grant, seq, world.wall << 16));
+        }
+        if self.histories.len() > MOST {
+            let gone = rng.index(self.histories.len());
+            self.histories.remove(gone);
+        }
+        if opens || forks { self.histories.len() - 1 } else { rng.index(self.histories.len()) }
+    }
+
+    fn header(
+        &self,
+        rng: &mut Rng,
+        world: &Sight,
+        before: &History,
+        after: &History,
+        slots: &[(Slot, Bytes)],
+    ) -> Header {
+        let grant = self.grants[before.grant % self.grants.len()].name;
+        let prev = before.commits.last().map(Signed::hash).unwrap_or_default();
+        let ops: Vec<Bytes> = slots.iter().map(|(_, bytes)| bytes.clone()).collect();
+        Header {
+            version: VERSION,
+            swarm: self.swarm,
+            grant,
+            log: before.log,
+            last_seq: after.seq,
+            count: u32::try_from(slots.len()).unwrap_or(1),
+            hlc: Hlc(after.hlc),
+            prev,
+            ops_hash: ops_hash(&ops),
+            live_root: after.totals.root(),
+            live_count: after.totals.count(),
+            live_bytes: after.totals.bytes(),
+            roster: if rng.percent(80) { world.roster } else { Hash::new(rng.bytes()) },
+            counted_from: if rng.percent(80) { 1 } else { rng.next() },
+        }
+    }
+
+    fn seal(&self, header: Header, slots: Vec<(Slot, Bytes)>) -> Signed {
+        let ops = slots.iter().map(|(_, bytes)| bytes.clone()).collect();
+        let body = codec::encode(&header);
+        let sig = self.key.sign(Domain::Commit, &body);
+        let bytes = Bytes(codec::encode(&(Bytes(body), sig)));
+        Signed { header, bytes, ops, slots }
+    }
+
+    fn slot(
+        &self,
+        rng: &mut Rng,
+        world: &Sight,
+        history: &History,
+        seq: u64,
+        hlc: u64,
+    ) -> Option<(Slot, Bytes)> {
+        let grant = &self.grants[history.grant % self.grants.len()];
+        let op = operation(rng, world, history, grant);
+        let mut bytes = codec::encode(&op);
+        if rng.below(150) == 0 {
+            let at = rng.index(bytes.len());
+            bytes[at] ^= 1 << rng.below(8);
+        }
+        let size = bytes.len();
+        Some((Slot { log: history.log, seq, hlc: Hlc(hlc), op, size }, Bytes(bytes)))
+    }
+}
+
+fn ops_hash(ops: &[Bytes]) -> Hash {
+    let mut parts: Vec<Vec<u8>> = Vec::new();
+    for op in ops {
+        parts.push((op.len() as u64).to_be_bytes().to_vec());
+        parts.push(op.to_vec());
+    }
+    let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
+    crypto::hash(Domain::Ops, &parts)
+}
+
+/// A stamp: mostly a little later than the last.
+fn stamp(rng: &mut Rng, last: u64, wall: u64) -> u64 {
+    match rng.below(40) {
+        0 => last,
+        1 => last.saturating_sub(rng.below(1 << 30)),
+        2 => u64::MAX,
+        3 => rng.next(),
+        4..10 => (wall << 16).max(last.saturating_add(1)),
+        _ => last.saturating_add(1 + rng.below(1 << 20)),
+    }
+}
+
+/// Makes one thing of a header odd or false now and then; says whether it did.
+fn twist(rng: &mut Rng, mut header: Header, author: &Author, history: &History) -> (Header, bool) {
+    if rng.percent(62) {
+        return (header, false);
+    }
+    match rng.below(18) {
+        0 => header.last_seq = header.last_seq.saturating_add(rng.below(9)),
+        1 => header.last_seq = u64::from(header.count),
+        2 => header.last_seq = u64::MAX - rng.below(3),
+        3 => header.count = u32::try_from(rng.below(5)).expect("small"),
+        4 => header.count = u32::MAX,
+        5 => header.prev = Hash::new(rng.bytes()),
+        6 => header.prev = Hash::default(),
+        7 if !author.signed.is_empty() => {
+            header.prev = author.signed[rng.index(author.signed.len())].hash();
+        }
+        8 | 9 => header.live_root = Hash::new(rng.bytes()),
+        10 => header.live_bytes = u64::MAX,
+        11 => header.live_bytes = header.live_bytes.saturating_add(rng.below(20_000)),
+        12 => header.live_bytes = 0,
+        13 => header.live_count = rng.next(),
+        14 => header.grant = author.grants[rng.index(author.grants.len())].name,
+        15 => header.grant = Hash::new(rng.bytes()),
+        16 => header.version = 1 + u8::try_from(rng.below(2)).expect("small"),
+        _ => header.hlc = Hlc(history.hlc),
+    }
+    (header, true)
+}
+
+/// What a hostile author knows of the swarm when it signs.
+pub struct Sight {
+    pub wall: u64,
+    pub keys: u64,
+    pub roster: Hash,
+    /// Writes of others on cells, by index key.
+    pub seen: BTreeMap<Bytes, Vec<Version>>,
+    pub members: Vec<DeviceId>,
+}
+
+fn operation(rng: &mut Rng, world: &Sight, history: &History, grant: &Granted) -> Op {
+    let cell = cell(rng, world, grant);
+    let body = body(rng, history, &cell);
+    let ctx = context(rng, world, history, &cell);
+    let took = if rng.percent(15) { parts(rng, world, history) } else { Vec::new() };
+    let expires_at = rng.percent(12).then(|| match rng.below(4) {
+        0 => rng.next(),
+        1 => 0,
+        2 => world.wall.saturating_sub(rng.below(90_000)),
+        _ => world.wall.saturating_add(rng.below(90_000)),
+    });
+    Op { cell, body, ctx, took, expires_at }
+}
+
+fn cell(rng: &mut Rng, world: &Sight, grant: &Granted) -> Cell {
+    let name = match rng.below(10) {
+        0..6 => format!("k{}", rng.below(world.keys)),
+        6 => format!("c{}", rng.below(3)),
+        7 => format!("u{}", rng.below(30)),
+        _ => format!("h{}", rng.below(200)),
+    };
+    let outside = rng.percent(2);
+    let key = if name.as_bytes().starts_with(&grant.prefix) || outside {
+        name.into_bytes()
+    } else {
+        [&grant.prefix[..], name.get(1..).unwrap_or("0").as_bytes()].concat()
+    };
+    let tag = match rng.below(20) {
+        0 => Tag::Ttl,
+        1 => Tag::Set,
+        2 | 3 => Tag::Map,
+        _ => Tag::Value,
+    };
+    let field = tag.has_field().then(|| Bytes(vec![b'f', u8::try_from(rng.below(4)).expect("few")]));
+    Cell { key: Bytes(key), tag, field }
+}
+
+fn body(rng: &mut Rng, history: &History, cell: &Cell) -> Body {
+    if rng.percent(8) {
+        return Body::Forget(forgotten(rng, history));
+    }
+    match (cell.tag, rng.below(10)) {
+        (_, 0 | 1) => Body::Delete,
+        (Tag::Ttl, _) => Body::Until(Until { at: Some(rng.next() >> rng.below(60)), governs: Vec::new() }),
+        (Tag::Set, _) => Body::Element,
+        (_, 2) => {
+            let me = Part { log: history.log, first_seq: rng.below(20), up: amount(rng), down: amount(rng) };
+            Body::Counter(vec![me])
+        }
+        (_, 3) => Body::Put(Bytes(rng.below(1_000).to_string().into_bytes())),
+        _ => {
+            let len = if rng.percent(4) { rng.range(2_000, 30_000) } else { rng.range(0, 90) };
+            Body::Put(Bytes(vec![0x68; usize::try_from(len).expect("small")]))
+        }
+    }
+}
+
+fn amount(rng: &mut Rng) -> Amount {
+    match rng.below(4) {
+        0 => Amount((1 << 96) - 1),
+        1 => Amount(0),
+        _ => Amount(u128::from(rng.below(1_000))),
+    }
+}
+
+/// Own slots, that are there, were there, or never were.
+fn forgotten(rng: &mut Rng, history: &History) -> Vec<Version> {
+    let mut named: Vec<Version> = Vec::new();
+    for (slot, _) in history.live.values() {
+        if named.len() < 5 && rng.percent(30) {
+            let mut version = slot.version();
+            if rng.percent(15) {
+                version.hash = Hash8::new(rng.bytes());
+            }
+            named.push(version);
+        }
+    }
+    if named.is_empty() {
+        let seq = rng.below(history.seq.saturating_add(20).max(1));
+        named.push(Version { log: history.log, seq, hash: Hash8::new(rng.bytes()) });
+    }
+    named.sort_unstable();
+    named
+}
+
+fn parts(rng: &mut Rng, world: &Sight, history: &History) -> Vec<Part> {
+    let mut parts: Vec<Part> = Vec::new();
+    for _ in 0..rng.below(4) {
+        let author = world.members[rng.index(world.members.len())];
+        let log = LogId { author, epoch: rng.next() >> rng.below(64), shard: 0 };
+        let log = if rng.percent(30) { history.log } else { log };
+        parts.push(Part { log, first_seq: rng.below(9), up: amount(rng), down: amount(rng) });
+    }
+    parts.sort_unstable();
+    parts.dedup_by_key(|part| part.id());
+    parts
+}
+
+/// What a write says it has seen: true, false, of the future, of logs that are none, at most too much.
+fn context(rng: &mut Rng, world: &Sight, history: &History, cell: &Cell) -> Vec<Version> {
+    let mut ctx: Vec<Version> = Vec::new();
+    if rng.percent(70) {
+        ctx.extend(world.seen.get(&cell.index_key()).into_iter().flatten().copied());
+    }
+    for version in &mut ctx {
+        match rng.below(14) {
+            0 => version.hash = Hash8::new(rng.bytes()),
+            1 => version.seq = version.seq.saturating_add(rng.below(30)),
+            2 => version.seq = u64::MAX - rng.below(3),
+            _ => {}
+        }
+    }
+    let extra = match rng.below(30) {
+        0 => MAX_CTX as u64,
+        1..6 => rng.below(6),
+        _ => 0,
+    };
+    for _ in 0..extra {
+        let known: Option<Version> = world.seen.values().flatten().next().copied();
+        let author = world.members[rng.index(world.members.len())];
+        let log = LogId { author, epoch: rng.next() >> rng.below(64), shard: 0 };
+        let log = known.filter(|_| rng.percent(30)).map_or(log, |known| known.log);
+        ctx.push(Version { log, seq: rng.below(60), hash: Hash8::new(rng.bytes()) });
+    }
+    ctx.retain(|version| version.log != history.log);
+    ctx.sort_unstable();
+    ctx.dedup();
+    ctx.truncate(MAX_CTX + usize::from(rng.percent(1)));
+    ctx
+}
+
+/// An operation with numbers that only a later version has, or a context that is out of order: raw bytes.
+pub fn later(rng: &mut Rng) -> Bytes {
+    let (tag, body) = if rng.percent(50) { (9u8, 0u8) } else { (0, 9) };
+    let nothing: Vec<u64> = Vec::new();
+    let field: Option<Bytes> = None;
+    let op = (Bytes(b"k0".to_vec()), tag, field, body, Bytes(b"later".to_vec()), &nothing, &nothing, None::<u64>);
+    Bytes(codec::encode(&op))
+}
+
+impl Author {
+    /// A commit with an operation of a later version.
+    pub fn of_later_version(&mut self, rng: &mut Rng, world: &Sight) -> Option<Signed> {
+        let grant = self.grants.first()?.name;
+        let ops = vec![later(rng)];
+        self.next_epoch += 1;
+        let log = LogId { author: self.me, epoch: self.next_epoch, shard: 0 };
+        let header = Header {
+            version: VERSION,
+            swarm: self.swarm,
+            grant,
+            log,
+            last_seq: 1,
+            count: 1,
+            hlc: Hlc(world.wall << 16),
+            prev: Hash::default(),
+            ops_hash: ops_hash(&ops),
+            live_root: Hash::new(rng.bytes()),
+            live_count: 1,
+            live_bytes: 40,
+            roster: world.roster,
+            counted_from: 1,
+        };
+        let mut signed = self.seal(header, Vec::new());
+        signed.ops = ops;
+        Some(signed)
+    }
+}
+
+impl World {
+    /// What a hostile author sees of the swarm: the replica it runs.
+    pub fn sight(&self, n: usize) -> Option<Sight> {
+        let engine = self.nodes[n].engine.as_ref()?;
+        let mut seen = BTreeMap::new();
+        let keys: Vec<Bytes> = self.nodes[n].disk.borrow().visible.keys().cloned().collect();
+        for key in keys.into_iter().take(60) {
+            let view = self.view(n, &key);
+            let versions = view.iter().flat_map(|view| view.seen().map(|seen| seen.version));
+            seen.insert(key, versions.collect());
+        }
+        Some(Sight {
+            wall: self.nodes[n].now(self.time).wall,
+            keys: self.plan.keys,
+            roster: engine.roster().hash(),
+            seen,
+            members: self.nodes.iter().map(|node| node.id).collect(),
+        })
+    }
+
+    /// Hands a message to some neighbours.
+    pub fn hand_out(&mut self, n: usize, bytes: Vec<u8>, chance: u64) {
+        let bytes: Rc<[u8]> = bytes.into();
+        for peer in 0..self.nodes.len() {
+            let linked = self.links.contains_key(&(peer.min(n), peer.max(n)));
+            if peer != n && linked && self.rng.percent(chance) {
+                self.post(n, peer, Rc::clone(&bytes));
+            }
+        }
+    }
+}
