@@ -1,7 +1,7 @@
 //! A disk that can be cut: writes are seen at once, but outlive a kill only when they were synced.
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::rc::Rc;
 
 use swarmkv_protocol::codec::Bytes;
@@ -16,6 +16,9 @@ pub struct Disk {
     /// What a kill leaves.
     pub durable: MemoryStore,
     unsynced: VecDeque<Vec<Write>>,
+    /// Headers that were durable until the last sync: it made them durable and dropped them, or what had
+    /// waited for it may speak of them still.
+    until_last_sync: BTreeSet<(LogId, u64)>,
     handed: u64,
     synced: u64,
 }
@@ -31,11 +34,26 @@ impl Disk {
 
     /// Everything up to this number is durable now.
     pub fn sync(&mut self, upto: u64) {
+        self.until_last_sync.clear();
         while self.synced < upto {
             let Some(writes) = self.unsynced.pop_front() else { return };
+            let gone: BTreeSet<BranchId> = writes
+                .iter()
+                .filter_map(|write| match write {
+                    Write::RemoveLog { branch } => Some(*branch),
+                    _ => None,
+                })
+                .collect();
+            let headers = self.durable.headers().filter(|(branch, _)| gone.contains(branch));
+            self.until_last_sync.extend(headers.map(|(branch, seq)| (branch.log, seq)));
             self.durable.apply(writes);
             self.synced += 1;
         }
+    }
+
+    /// Whether a header of this log that ends at `seq` was durable when what is said now was handed out.
+    pub fn had_durable(&self, log: &LogId, seq: u64) -> bool {
+        has_header(&self.durable, log, seq) || self.until_last_sync.contains(&(*log, seq))
     }
 
     pub fn handed(&self) -> u64 {
