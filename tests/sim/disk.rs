@@ -16,9 +16,8 @@ pub struct Disk {
     /// What a kill leaves.
     pub durable: MemoryStore,
     unsynced: VecDeque<Vec<Write>>,
-    /// Headers that were durable until the last sync: it made them durable and dropped them, or what had
-    /// waited for it may speak of them still.
-    until_last_sync: BTreeSet<(LogId, u64)>,
+    /// Headers that were durable and went with their logs: a digest that was drawn up before is told later.
+    dropped: BTreeSet<(LogId, u64)>,
     handed: u64,
     synced: u64,
 }
@@ -34,7 +33,6 @@ impl Disk {
 
     /// Everything up to this number is durable now.
     pub fn sync(&mut self, upto: u64) {
-        self.until_last_sync.clear();
         while self.synced < upto {
             let Some(writes) = self.unsynced.pop_front() else { return };
             let gone: BTreeSet<BranchId> = writes
@@ -45,15 +43,15 @@ impl Disk {
                 })
                 .collect();
             let headers = self.durable.headers().filter(|(branch, _)| gone.contains(branch));
-            self.until_last_sync.extend(headers.map(|(branch, seq)| (branch.log, seq)));
+            self.dropped.extend(headers.map(|(branch, seq)| (branch.log, seq)));
             self.durable.apply(writes);
             self.synced += 1;
         }
     }
 
-    /// Whether a header of this log that ends at `seq` was durable when what is said now was handed out.
+    /// Whether a header of this log that ends at `seq` is durable, or was until its log was dropped.
     pub fn had_durable(&self, log: &LogId, seq: u64) -> bool {
-        has_header(&self.durable, log, seq) || self.until_last_sync.contains(&(*log, seq))
+        has_header(&self.durable, log, seq) || self.dropped.contains(&(*log, seq))
     }
 
     pub fn handed(&self) -> u64 {
@@ -82,6 +80,7 @@ impl Disk {
 
     /// The disk is what it was at some time before.
     pub fn restore(&mut self, copy: &MemoryStore) {
+        self.dropped.clear();
         self.unsynced.clear();
         self.handed = self.synced;
         self.durable = copy.clone();
