@@ -82,8 +82,7 @@ impl ReadState {
     /// What a key shows.
     pub(crate) fn value(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         let slots = self.slots(key)?;
-        let shown =
-            View::shown_of(&slots, |branch| self.heads.of(branch), clock::wall_millis())?;
+        let shown = View::shown_of(&slots, |branch| self.heads.of(branch), clock::wall_millis())?;
         let value = bytes(shown);
         if value.is_none() {
             all_readable(&slots)?;

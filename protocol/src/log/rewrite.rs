@@ -75,7 +75,7 @@ impl<'a> Rewriter<'a> {
     pub fn commit(
         &mut self,
         stamp: Hlc,
-        items: Vec<Item>,
+        items: &[Item],
         store: &impl Store,
     ) -> Result<Option<Vec<Write>>, StoreError> {
         if items.is_empty() {
@@ -112,15 +112,15 @@ impl<'a> Rewriter<'a> {
     }
 }
 
-fn op(item: Item, log: LogId, seq: u64) -> Op {
-    let body = match item.content {
-        Content::Put(value) => Body::Put(value),
+fn op(item: &Item, log: LogId, seq: u64) -> Op {
+    let body = match &item.content {
+        Content::Put(value) => Body::Put(value.clone()),
         Content::Delete => Body::Delete,
         Content::Counter(up, down) => {
-            let (up, down) = (Amount(up.into()), Amount(down.into()));
+            let (up, down) = (Amount((*up).into()), Amount((*down).into()));
             Body::Counter(vec![Part { log, first_seq: seq, up, down }])
         }
     };
     let (ctx, took) = (Vec::new(), Vec::new());
-    Op { cell: Cell::value(item.key), body, ctx, took, expires_at: item.expires_at }
+    Op { cell: Cell::value(item.key.clone()), body, ctx, took, expires_at: item.expires_at }
 }
