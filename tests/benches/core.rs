@@ -9,6 +9,7 @@ use swarmkv_protocol::codec::{self, Bytes};
 use swarmkv_protocol::crypto::{DeviceKey, Domain, PublicKey};
 use swarmkv_protocol::id::{BranchId, LogId, Version};
 use swarmkv_protocol::live_root::Totals;
+use swarmkv_protocol::model::cell::Cell;
 use swarmkv_protocol::op::{Body, Op, Slot};
 use swarmkv_protocol::store::RawSlot;
 use swarmkv_protocol::time::Hlc;
@@ -73,8 +74,9 @@ fn log(n: u8) -> LogId {
 }
 
 fn op(ctx: Vec<Version>) -> Op {
-    let key = Bytes(b"0123456789abcdef00000042".to_vec());
-    Op { key, body: Body::Put(Bytes(vec![b'v'; 256])), ctx, expires_at: None }
+    let cell = Cell::value(b"0123456789abcdef00000042".as_slice());
+    let body = Body::Put(Bytes(vec![b'v'; 256]));
+    Op { cell, body, ctx, took: Vec::new(), expires_at: None }
 }
 
 fn slot(n: u8, ctx: Vec<Version>) -> Slot {

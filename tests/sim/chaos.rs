@@ -32,6 +32,10 @@ impl World {
         }
         if self.plan.kills && self.rng.percent(5) {
             let n = self.rng.index(self.nodes.len());
+            if self.rng.percent(30) {
+                // It was about to stop in good order.
+                self.input(n, Input::Flush)?;
+            }
             self.kill(n);
         }
         if self.plan.clocks && self.rng.percent(3) {
@@ -158,8 +162,7 @@ impl World {
         };
         let shown = |slot: &&RawSlot| {
             let log = &slot.branch.log;
-            let head = heads.get(&slot.branch).copied().unwrap_or(0);
-            self.honest_author(log) && slot.seq <= head.min(others(log))
+            self.honest_author(log) && slot.seq <= heads.of(&slot.branch).min(others(log))
         };
         let Some(slot) = slots.iter().find(shown).cloned() else { return };
         let visible = self.nodes[n].disk.borrow().visible.slots(&key).unwrap_or_default();

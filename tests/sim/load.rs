@@ -1,10 +1,10 @@
 //! The workload: puts, overwrites, deletes, transactions, big values, expiry, conditions; joining.
 
 use swarmkv_protocol::codec::Bytes;
-use swarmkv_protocol::io::{Change, Condition, Input, Token};
+use swarmkv_protocol::io::{Change, Condition, Edit, Input, Token};
 use swarmkv_protocol::limits::VERSION;
 use swarmkv_protocol::message;
-use swarmkv_protocol::op::{Body, Counter};
+use swarmkv_protocol::model::cell::Cell;
 use swarmkv_protocol::roster::Role;
 use swarmkv_protocol::ticket::{Invite, JoinAnswer, JoinRequest, Redeem, Ticket};
 use swarmkv_protocol::view::View;
@@ -32,30 +32,34 @@ impl World {
     }
 
     fn change(&mut self, n: usize, ops: u64) -> Change {
-        let key = if self.rng.percent(85) {
-            format!("k{}", self.rng.below(self.plan.keys))
-        } else {
-            format!("u{n}-{}", self.rng.below(4_000))
+        // What is no number can be added to nothing: counters have keys of their own.
+        let counts = self.rng.percent(5);
+        let key = match self.rng.below(100) {
+            _ if counts => format!("c{}", self.rng.below(3)),
+            0..85 => format!("k{}", self.rng.below(self.plan.keys)),
+            _ => format!("u{n}-{}", self.rng.below(4_000)),
         };
-        let key = Bytes(key.into_bytes());
-        let body = match self.rng.below(100) {
-            0..20 => Body::Delete,
-            20..24 => Body::Counter(Counter { up: self.rng.below(9), down: self.rng.below(9) }),
-            _ => Body::Put(self.value(ops)),
+        let cell = Cell::value(key.into_bytes());
+        let edit = match self.rng.below(100) {
+            0..20 => Edit::Delete,
+            20..25 if counts => Edit::Put(Bytes(self.rng.below(100).to_string().into_bytes())),
+            _ if counts => Edit::Add(self.rng.below(19).cast_signed() - 9),
+            _ => Edit::Put(self.value(ops)),
         };
         let wall = self.nodes[n].now(self.time).wall;
         let expires_at = self.rng.percent(8).then(|| wall.saturating_add(self.rng.below(60_000)));
         let condition = self.rng.percent(8).then(|| {
-            if self.rng.percent(50) { Condition::Absent } else { Condition::Siblings(Vec::new()) }
+            if self.rng.percent(50) { Condition::Absent } else { Condition::Values(Vec::new()) }
         });
         let condition = match condition {
-            Some(Condition::Siblings(_)) => {
-                let seen = self.view(n, &key).map(|v| v.siblings().map(|s| s.version).collect());
-                Some(Condition::Siblings(seen.unwrap_or_default()))
+            Some(Condition::Values(_)) => {
+                let view = self.view(n, &cell.index_key());
+                let there = view.map(|v| v.values(wall).map(|s| s.version).collect());
+                Some(Condition::Values(there.unwrap_or_default()))
             }
             other => other,
         };
-        Change { key, body, expires_at, condition }
+        Change { cell, edit, expires_at, condition }
     }
 
     /// No two values are the same.
@@ -71,12 +75,12 @@ impl World {
         Bytes(value)
     }
 
+    /// The merged view of the cell with this index key.
     pub fn view(&self, n: usize, key: &Bytes) -> Option<View> {
         use swarmkv_protocol::store::Store as _;
         let engine = self.nodes[n].engine.as_ref()?;
         let heads = engine.heads();
-        let head = |log: &_| heads.get(log).copied().unwrap_or(0);
-        View::merge(&engine.store().slots(key).ok()?, head).ok()
+        View::merge(&engine.store().slots(key).ok()?, |branch| heads.of(branch)).ok()
     }
 
     // ---- joining ------------------------------------------------------------------------------

@@ -50,7 +50,7 @@ fn course(plan: Plan) -> Result<Outcome, String> {
     let pulls = invariants::converged::pulls(&world);
     let until = world.time + REST_S * 1_000;
     run_until(&mut world, until)?;
-    if let Some(lack) = invariants::converged::lacking(&world) {
+    if let Some(lack) = invariants::converged::lacking(&mut world) {
         return Err(format!("converged: not for long: {lack}"));
     }
     invariants::converged::rests(&world, &pulls, REST_S)?;

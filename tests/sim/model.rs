@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use swarmkv_protocol::codec::Bytes;
 use swarmkv_protocol::id::{LogId, Version};
+use swarmkv_protocol::op::{Body, Slot};
 use swarmkv_protocol::store::RawSlot;
 
 /// One operation as its author signed it.
@@ -79,11 +80,31 @@ impl Model {
     }
 }
 
-/// The undominated slots of a key and the one shown, from one slot a log.
-pub fn merged(slots: &[RawSlot]) -> (BTreeSet<Version>, Option<Version>) {
-    let open: Vec<_> = slots.iter().map(|raw| raw.open().expect("signed slots decode")).collect();
-    let named: BTreeSet<Version> = open.iter().flat_map(|slot| slot.op.ctx.clone()).collect();
-    let alive: Vec<_> = open.iter().filter(|slot| !named.contains(&slot.version())).collect();
-    let shown = alive.iter().max_by_key(|slot| (slot.hlc, slot.log, slot.seq));
-    (alive.iter().map(|slot| slot.version()).collect(), shown.map(|slot| slot.version()))
+/// The undominated slots of a cell and the one shown at Unix millisecond `wall`, from one slot a history,
+/// each with how far this replica has that history.
+pub fn merged(slots: &[(RawSlot, u64)], wall: u64) -> (BTreeSet<Version>, Option<Version>) {
+    let mut open: BTreeMap<Version, (Slot, u64)> = BTreeMap::new();
+    for (raw, head) in slots {
+        let slot = raw.open().expect("signed slots decode");
+        let known = open.entry(slot.version()).or_insert((slot, *head));
+        // What histories share counts once, and as far as the longer one goes.
+        known.1 = known.1.max(*head);
+    }
+    let hidden = |name: &Version, slot: &Slot, head: u64| {
+        open.values().any(|(other, _)| {
+            let seen = slot.op.ctx.iter().any(|e| e.log == other.log && e.seq >= other.seq);
+            other.op.ctx.iter().filter(|e| e.log == name.log).any(|e| {
+                // What it names exactly; or what comes before something that is not here yet.
+                e == name || e.seq > name.seq && e.seq > head && !seen
+            })
+        })
+    };
+    let alive = || open.iter().filter(|(name, (slot, head))| !hidden(name, slot, *head));
+    let value = |slot: &Slot| {
+        let holds = matches!(slot.op.body, Body::Put(_) | Body::Counter(_) | Body::Element);
+        holds && slot.op.expires_at.is_none_or(|at| at > wall)
+    };
+    let values = alive().filter(|(_, (slot, _))| value(slot));
+    let shown = values.max_by_key(|(_, (slot, _))| (slot.hlc, slot.log, slot.seq, slot.hash()));
+    (alive().map(|(name, _)| *name).collect(), shown.map(|(name, _)| *name))
 }

@@ -50,7 +50,7 @@ pub struct Node {
     pub shown: BTreeMap<LogId, u64>,
     /// Heads at the last check of this life.
     pub last_heads: BTreeMap<LogId, u64>,
-    /// A slot on its disk is damaged: its key, and its place.
+    /// A slot on its disk is damaged: its cell's index key, and its place.
     pub rotten: Option<(Bytes, RawSlot)>,
     /// Histories set aside in this life, as last seen.
     pub set_aside: u64,
@@ -153,7 +153,7 @@ impl Node {
 /// Last proven sequence number of every log; of a forked one that of its longest history.
 pub fn heads(engine: &Engine<Shared>) -> BTreeMap<LogId, u64> {
     let mut heads = BTreeMap::new();
-    for (branch, seq) in engine.heads() {
+    for (branch, seq) in engine.heads().iter() {
         let head = heads.entry(branch.log).or_default();
         *head = seq.max(*head);
     }

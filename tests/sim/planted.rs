@@ -22,7 +22,7 @@ pub fn spoil(world: &mut World, n: usize, writes: &mut Vec<Write>) {
         Plant::ChangeValue => {
             for write in writes {
                 if let Write::Slot { slot, .. } = write
-                    && let Ok(mut op) = codec::decode::<Op>(&slot.op)
+                    && let Ok(mut op) = Op::read(&slot.op)
                     && op.body != Body::Delete
                 {
                     op.body = Body::Put(b"changed".as_slice().into());

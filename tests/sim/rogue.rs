@@ -11,6 +11,7 @@ use swarmkv_protocol::id::{Hash, Hash8, LogId};
 use swarmkv_protocol::limits::{MAX_GOSSIP, VERSION};
 use swarmkv_protocol::live_root::Totals;
 use swarmkv_protocol::message::{self, Gossip, Plan, Repair};
+use swarmkv_protocol::model::cell::Cell;
 use swarmkv_protocol::op::{Body, Op, Slot};
 use swarmkv_protocol::time::Hlc;
 
@@ -57,15 +58,16 @@ fn forged(world: &mut World, n: usize) -> Vec<u8> {
     let Some(engine) = node.engine.as_ref() else { return Vec::new() };
     let victim = world.nodes[0].id;
     let author = if rng.percent(50) { node.id } else { victim };
-    let log = LogId { author, epoch: u32::from_be_bytes(rng.bytes()), shard: 0 };
+    let log = LogId { author, epoch: rng.next(), shard: 0 };
     let grant = match rng.below(3) {
         0 => Hash::new(rng.bytes()),
         _ => engine.roster().member(&author).map(|m| m.grant).unwrap_or_default(),
     };
     let op = Op {
-        key: b"k0".as_slice().into(),
+        cell: Cell::value(b"k0".as_slice()),
         body: Body::Put(b"forged".as_slice().into()),
         ctx: Vec::new(),
+        took: Vec::new(),
         expires_at: None,
     };
     let hlc = Hlc(rng.next());
@@ -89,9 +91,8 @@ fn forged(world: &mut World, n: usize) -> Vec<u8> {
         live_root,
         live_count: 1,
         live_bytes: op.len() as u64,
-        retired: Vec::new(),
-        expired_upto: None,
-        closes: None,
+        roster: engine.roster().hash(),
+        counted_from: 1 + rng.below(2),
     };
     let body = codec::encode(&header);
     let sig = DeviceKey::from_seed(&node.seed).sign(Domain::Commit, &body);
@@ -142,14 +143,19 @@ fn twist(rng: &mut Rng, repair: &mut Repair) {
                 _ => change_value(rng, &mut slots[at].op),
             }
         }
-        Repair::End(end) => end.gone = vec![(1, rng.range(1, 50))],
+        Repair::End(header) => mangle(rng, &mut header.0),
         Repair::Start(start) => match rng.below(3) {
             0 => start.from = rng.below(100),
             1 => start.base = Hash8::new(rng.bytes()),
             _ => start.log.epoch ^= 1,
         },
         Repair::Digest(digest) => {
-            digest.full |= rng.percent(30);
+            match rng.below(10) {
+                0..3 => digest.since = 0,
+                3 => digest.since = rng.below(5),
+                4 => digest.number = rng.below(5),
+                _ => {}
+            }
             for entry in &mut digest.entries {
                 lie(rng, entry);
             }
@@ -170,7 +176,7 @@ fn twist(rng: &mut Rng, repair: &mut Repair) {
                 plan.logs.clear();
             } else {
                 *plan = Plan {
-                    whole: plan.whole,
+                    complete: plan.complete,
                     logs: vec![plan.logs.first().copied(); 3].into_iter().flatten().collect(),
                 };
             }
@@ -181,7 +187,8 @@ fn twist(rng: &mut Rng, repair: &mut Repair) {
             statements.names.reverse();
         }
         Repair::Roster(names) => names.reverse(),
-        Repair::Done | Repair::Same(_) => {}
+        Repair::Except(places) => places.extend([0, u32::MAX]),
+        Repair::Done | Repair::Same(_) | Repair::TellAll => {}
     }
 }
 
@@ -196,7 +203,7 @@ fn lie(rng: &mut Rng, entry: &mut Entry) {
 }
 
 fn change_value(rng: &mut Rng, bytes: &mut Bytes) {
-    if let Ok(mut op) = codec::decode::<Op>(bytes) {
+    if let Ok(mut op) = Op::read(bytes) {
         match rng.below(3) {
             // As long as before: only the root can tell.
             0 => op.ctx.iter_mut().for_each(|named| named.hash = Hash8::new(rng.bytes())),

@@ -15,7 +15,6 @@ use swarmkv_protocol::engine::Engine;
 use swarmkv_protocol::id::DeviceId;
 use swarmkv_protocol::io::{Change, Input, Output, SessionId, Token, Verdict};
 use swarmkv_protocol::limits::REPAIR_EVERY_MS;
-use swarmkv_protocol::op::Body;
 use swarmkv_protocol::roster::{Grant, Role, Roster};
 use swarmkv_protocol::store::Recovered;
 use swarmkv_protocol::time::Now;
@@ -245,16 +244,14 @@ impl Crowd {
 
     fn write(&mut self, n: usize) {
         self.next_token += 1;
-        let key = Bytes(format!("key {}", self.next_token).into_bytes());
-        let body = Body::Put(Bytes(vec![7; 256]));
-        let change = Change { key, body, expires_at: None, condition: None };
+        let change = Change::put(format!("key {}", self.next_token).into_bytes(), vec![7; 256]);
         self.input(n, Input::Write(Token(self.next_token), vec![change]));
         self.input(n, Input::Commit);
     }
 
-    fn equal(&self) -> bool {
+    fn equal(&mut self) -> bool {
         let first = self.replicas[0].engine.state_hash();
-        self.replicas.iter().all(|replica| replica.engine.state_hash() == first)
+        self.replicas.iter_mut().all(|replica| replica.engine.state_hash() == first)
     }
 
     /// Runs until all are equal; says how many rounds and bytes a replica that took.

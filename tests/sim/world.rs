@@ -195,13 +195,19 @@ impl World {
         self.index(&log.author).is_some_and(|n| self.outcasts.contains(&n))
     }
 
-    /// Whether a rogue has opened so many logs that a replica drops some.
+    /// Whether a log's author has opened so many later ones that a replica drops it. An author keeps itself
+    /// to one less than counts; what a rogue has opened only the replica knows.
     pub fn crowded(&self, n: usize, log: &LogId) -> bool {
         use swarmkv_protocol::limits::MAX_LOGS_PER_AUTHOR;
-        let same = |other: &&swarmkv_protocol::id::BranchId| other.log.author == log.author;
-        let engine = self.nodes[n].engine.as_ref();
-        let heads = engine.map_or(0, |e| e.heads().keys().filter(same).count());
-        heads + 1 >= MAX_LOGS_PER_AUTHOR && self.index(&log.author) == self.plan.rogue
+        let held = self.nodes[n].engine.as_ref().map(|engine| engine.heads());
+        let held: BTreeSet<LogId> =
+            held.iter().flat_map(|heads| heads.iter().map(|(branch, _)| branch.log)).collect();
+        let theirs = |other: &&LogId| other.author == log.author;
+        let later: BTreeSet<&LogId> =
+            held.iter().chain(self.model.logs.keys()).filter(theirs).filter(|l| *l > log).collect();
+        let rogue = self.index(&log.author) == self.plan.rogue;
+        later.len() + 1 >= MAX_LOGS_PER_AUTHOR
+            || rogue && held.iter().filter(theirs).count() + 1 >= MAX_LOGS_PER_AUTHOR
     }
 
     /// Whether a node is to take part in the end: the owner's roster tells.
@@ -284,8 +290,8 @@ impl World {
         let result = engine.handle(now, input);
         match result {
             Ok(()) => {}
-            Err(Fault::Peer { peer, reason, damning }) => {
-                invariants::honest::fault(self, n, &peer, &reason, damning)?;
+            Err(Fault::Peer { peer, reason, blame }) => {
+                invariants::honest::fault(self, n, &peer, &reason, blame)?;
             }
             Err(Fault::Store(error)) => return Err(format!("node {n}: {error}")),
         }
@@ -423,7 +429,7 @@ impl World {
                 for (change, version) in changes.into_iter().zip(versions) {
                     invariants::durable::acknowledged(self, n, &version)?;
                     if self.honest_author(&version.log) {
-                        self.model.acked.push(Acked { version, key: change.key });
+                        self.model.acked.push(Acked { version, key: change.cell.index_key() });
                     }
                 }
             }

@@ -9,13 +9,18 @@ use std::path::Path;
 use swarmkv_protocol::codec::{self, Bytes};
 use swarmkv_protocol::commit::{self, Header, SignedCommit};
 use swarmkv_protocol::crypto::{self, DeviceKey, Domain};
-use swarmkv_protocol::digest::{self, Entry};
+use swarmkv_protocol::digest::{DigestKey, Entry};
+use swarmkv_protocol::engine::Engine;
 use swarmkv_protocol::id::{Hash, Hash8, LogId, SwarmId, Version};
 use swarmkv_protocol::limits::VERSION;
 use swarmkv_protocol::live_root::Totals;
+use swarmkv_protocol::memory::MemoryStore;
 use swarmkv_protocol::message::{self, Gossip, Repair};
-use swarmkv_protocol::op::{Body, Counter, Op, Slot};
+use swarmkv_protocol::model::cell::{Cell, Tag};
+use swarmkv_protocol::model::counter::{Amount, Part};
+use swarmkv_protocol::op::{Body, Op, Slot, Until};
 use swarmkv_protocol::roster::{Grant, Role, Roster};
+use swarmkv_protocol::store::Recovered;
 use swarmkv_protocol::ticket::Ticket;
 use swarmkv_protocol::time::Hlc;
 
@@ -55,18 +60,32 @@ fn roster() -> (Roster, Bytes) {
 }
 
 fn log() -> LogId {
-    LogId { author: key(2).id(), epoch: 0x0102_0304, shard: 0 }
+    LogId { author: key(2).id(), epoch: 0x0102_0304_0506_0708, shard: 0 }
 }
 
 fn ops() -> Vec<Op> {
     let other = LogId { author: key(1).id(), epoch: 7, shard: 0 };
     let named = Version { log: other, seq: 5, hash: Hash8::new([6; 8]) };
-    let op =
-        |body, ctx, expires_at| Op { key: b"notes/a".as_slice().into(), body, ctx, expires_at };
+    let part = Part { log: other, first_seq: 5, up: Amount(300), down: Amount(2) };
+    let op = |tag: Tag, body, expires_at: Option<u64>| Op {
+        cell: Cell {
+            key: b"notes/a".as_slice().into(),
+            tag,
+            field: tag.has_field().then(|| b"field".as_slice().into()),
+        },
+        body,
+        ctx: if expires_at.is_some() { vec![named] } else { Vec::new() },
+        took: if expires_at.is_some() { vec![part] } else { Vec::new() },
+        expires_at,
+    };
+    let until = Until { at: Some(1_800_000_000_000), governs: vec![named] };
     vec![
-        op(Body::Put(b"value".as_slice().into()), vec![named], Some(1_800_000_000_000)),
-        op(Body::Delete, Vec::new(), None),
-        op(Body::Counter(Counter { up: 300, down: 2 }), Vec::new(), None),
+        op(Tag::Value, Body::Put(b"value".as_slice().into()), Some(1_800_000_000_000)),
+        op(Tag::Value, Body::Delete, None),
+        op(Tag::Value, Body::Counter(vec![part]), None),
+        op(Tag::Map, Body::Put(b"value".as_slice().into()), None),
+        op(Tag::Set, Body::Element, None),
+        op(Tag::Ttl, Body::Until(until), None),
     ]
 }
 
@@ -78,7 +97,7 @@ fn slots() -> Vec<Slot> {
     ops().into_iter().zip(8..).map(slot).collect()
 }
 
-/// A commit with every optional field of its header set.
+/// A commit of one operation of each kind.
 fn commit(roster: &Roster) -> Vec<u8> {
     let ops: Vec<Bytes> = ops().iter().map(|op| Bytes(codec::encode(op))).collect();
     let sized: Vec<u8> = ops
@@ -94,17 +113,16 @@ fn commit(roster: &Roster) -> Vec<u8> {
         swarm: roster.swarm(),
         grant: roster.member(&key(2).id()).expect("granted").grant,
         log: log(),
-        last_seq: 10,
-        count: 3,
+        last_seq: 13,
+        count: 6,
         hlc: Hlc::at(1_700_000_000_000),
         prev: Hash::new([4; 32]),
         ops_hash: crypto::hash(Domain::Ops, &[&sized]),
         live_root: totals.root(),
         live_count: totals.count(),
         live_bytes: totals.bytes(),
-        retired: vec![(1, 3), (5, 6)],
-        expired_upto: Some(1_600_000_000_000),
-        closes: Some(Version { log: log(), seq: 9, hash: Hash8::new([8; 8]) }),
+        roster: roster.hash(),
+        counted_from: 8,
     };
     let body = codec::encode(&header);
     let sig = key(2).sign(Domain::Commit, &body);
@@ -133,6 +151,17 @@ fn a_commit_keeps_its_bytes_and_verifies() {
 }
 
 #[test]
+fn an_operation_laid_for_later_keeps_its_bytes_and_is_held() {
+    let own = Version { log: log(), seq: 4, hash: Hash8::new([9; 8]) };
+    let body = Body::Forget(vec![own]);
+    let cell = Cell::value(b"notes/a".as_slice());
+    let op = Op { cell, body, ctx: Vec::new(), took: Vec::new(), expires_at: None };
+    let bytes = codec::encode(&op);
+    golden("forget", &hex(&bytes));
+    assert!(Op::decode(&log(), &bytes).is_err_and(|bad| !bad.by_all()));
+}
+
+#[test]
 fn a_live_root_and_a_version_keep_their_values() {
     let mut totals = Totals::default();
     for slot in &slots() {
@@ -143,11 +172,15 @@ fn a_live_root_and_a_version_keep_their_values() {
 }
 
 #[test]
-fn a_digest_entry_and_a_state_hash_keep_their_values() {
+fn a_digest_entry_a_shortened_head_and_a_state_hash_keep_their_values() {
     let entry =
         Entry { log: log(), seq: 10, head: Hash8::new([5; 8]), staged: 70_000, refused: None };
     golden("entry", &hex(&codec::encode(&entry)));
-    let hash = digest::state_hash(&Hash::new([6; 32]), [entry].iter());
+    let short = DigestKey([7; 16]).short(&Hash::new([6; 32]));
+    golden("digest-head", &hex(short.as_bytes()));
+    let (recovered, store) = (Recovered::default(), MemoryStore::default());
+    let engine = Engine::open(key(2), roster().0, recovered, store, 0, false);
+    let hash = engine.expect("memory is sound").state_hash();
     golden("state-hash", &hash.to_string());
     golden("repair-hello", &hex(&message::encode(&Repair::Hello(hash))));
     golden("repair-done", &hex(&message::encode(&Repair::Done)));

@@ -77,7 +77,9 @@ impl<S: Store> Replica<S> {
         let busy = branch.staged.is_some() || branch.purging();
         let stuck = busy || branch.forked || branch.frozen.is_some() || regranted || !live;
         let stuck = stuck && !plant::is(Plant::ReuseEpoch);
-        if runaway || stuck || several {
+        // A greater own epoch has come from elsewhere: a lesser one might count nowhere any more.
+        let behind = self.logs.epochs(self.me).last().is_some_and(|log| *log > self.own);
+        if runaway || stuck || several || behind {
             self.rotate();
             self.clock.reset_lead(now);
         }

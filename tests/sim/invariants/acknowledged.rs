@@ -1,6 +1,8 @@
 //! An acknowledged write is never lost: at the end every replica has it, or what its own author wrote
 //! on that key later.
 
+use swarmkv_protocol::id::Version;
+use swarmkv_protocol::op::Body;
 use swarmkv_protocol::store::RawSlot;
 
 use crate::invariants::LiveSets;
@@ -25,7 +27,7 @@ pub fn holds(world: &World, n: usize, live: &LiveSets) -> Result<(), String> {
             let same = || raw.open().is_ok_and(|slot| slot.version() == acked.version);
             raw.seq > seq || raw.seq == seq && same()
         });
-        if !kept && !written_again(world, live, acked) {
+        if !kept && !written_again(world, n, live, acked) {
             return Err(format!("acknowledged: node {n} lacks {log:?}:{seq}"));
         }
     }
@@ -33,11 +35,28 @@ pub fn holds(world: &World, n: usize, live: &LiveSets) -> Result<(), String> {
 }
 
 /// What an author whose own log was set aside had there that nobody else had is written again in a later
-/// epoch, or was replaced there since.
-fn written_again(world: &World, live: &LiveSets, acked: &Acked) -> bool {
+/// epoch, or was replaced there since. So is what still lives in a log that makes room for later ones; what
+/// somebody has overwritten by then, and deletes, need not be.
+fn written_again(world: &World, n: usize, live: &LiveSets, acked: &Acked) -> bool {
     let author = acked.version.log.author;
     let aside = world.index(&author).is_some_and(|n| world.nodes[n].ever_aside);
     let later =
         |raw: &RawSlot| raw.branch.log != acked.version.log && raw.branch.log.author == author;
-    aside && live.values().filter_map(|slots| slots.get(&acked.key)).any(later)
+    let there = || live.values().filter_map(|slots| slots.get(&acked.key));
+    let crowded = world.crowded(n, &acked.version.log);
+    (aside || crowded) && there().any(later) || crowded && not_needed(world, acked, there())
+}
+
+fn not_needed<'a>(
+    world: &World,
+    acked: &Acked,
+    mut there: impl Iterator<Item = &'a RawSlot>,
+) -> bool {
+    let Version { log, seq, .. } = acked.version;
+    let overwrites = |raw: &RawSlot| {
+        raw.open().is_ok_and(|slot| slot.op.ctx.iter().any(|e| e.log == log && e.seq >= seq))
+    };
+    let signed = world.model.logs.get(&log).and_then(|written| written.ops.get(&seq));
+    let deletes = |raw: &RawSlot| raw.open().is_ok_and(|slot| slot.op.body == Body::Delete);
+    signed.is_some_and(|signed| deletes(&signed.slot)) || there.any(overwrites)
 }

@@ -2,15 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use swarmkv_protocol::id::LogId;
+use swarmkv_protocol::id::{Hash, LogId};
 use swarmkv_protocol::io::LogStatus;
 
 use crate::node::heads;
 use crate::world::World;
 
 /// Why the swarm has not converged yet; `None`: it has.
-pub fn lacking(world: &World) -> Option<String> {
-    let mut first: Option<(BTreeMap<LogId, u64>, swarmkv_protocol::id::Hash)> = None;
+pub fn lacking(world: &mut World) -> Option<String> {
+    let mut first: Option<(BTreeMap<LogId, u64>, Hash)> = None;
+    let states: Vec<Option<Hash>> =
+        world.nodes.iter_mut().map(|node| Some(node.engine.as_mut()?.state_hash())).collect();
+    let world = &*world;
     for n in (0..world.nodes.len()).filter(|n| world.honest(*n)) {
         if !world.belongs(n) {
             let engine = world.nodes[n].engine.as_ref();
@@ -50,7 +53,7 @@ pub fn lacking(world: &World) -> Option<String> {
         let state = if world.plan.rogue_stays && rogue(world) {
             engine.roster().hash()
         } else {
-            engine.state_hash()
+            states[n].unwrap_or_default()
         };
         match &first {
             None => first = Some((heads, state)),

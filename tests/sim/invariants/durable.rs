@@ -56,7 +56,7 @@ pub fn acknowledged(world: &World, n: usize, version: &Version) -> Result<(), St
 pub fn told(world: &mut World, n: usize, bytes: &[u8]) -> Result<(), String> {
     let claims: Vec<(LogId, u64)> = match message::decode(bytes) {
         Ok(Repair::Digest(digest)) => digest.entries.iter().map(|e| (e.log, e.seq)).collect(),
-        Ok(Repair::End(end)) => SignedHeader::decode(&end.header)
+        Ok(Repair::End(header)) => SignedHeader::decode(&header)
             .map(|header| vec![(header.claim().log, header.claim().last_seq)])
             .map_err(|e| format!("durable: node {n} serves a header that does not decode: {e}"))?,
         _ => return Ok(()),

@@ -1,6 +1,7 @@
 //! No honest member is ever blamed.
 
 use swarmkv_protocol::id::DeviceId;
+use swarmkv_protocol::io::Blame;
 
 use crate::world::World;
 
@@ -9,11 +10,11 @@ pub fn fault(
     n: usize,
     peer: &DeviceId,
     reason: &str,
-    damning: bool,
+    blame: Blame,
 ) -> Result<(), String> {
     let from = world.index(peer);
     let innocent = from.is_some_and(|from| world.honest(from));
-    if damning && innocent && world.honest(n) {
+    if blame == Blame::Sender && innocent && world.honest(n) {
         return Err(format!("honest: node {n} blames honest node {from:?}: {reason}"));
     }
     // Without a rogue there is nothing to complain of, but for rosters that lag.

@@ -54,7 +54,7 @@ pub fn live_sets(world: &World, n: usize) -> Result<LiveSets, String> {
     let disk = world.nodes[n].disk.borrow();
     for key in disk.visible.keys() {
         for raw in disk.visible.slots(key).map_err(|e| e.to_string())? {
-            if raw.seq <= heads.get(&raw.branch).copied().unwrap_or(0) {
+            if raw.seq <= heads.of(&raw.branch) {
                 // Ascending by sequence number: the latest stays.
                 sets.entry(raw.branch).or_default().insert(key.clone(), raw);
             }

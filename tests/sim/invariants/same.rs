@@ -24,16 +24,14 @@ fn views(world: &World, n: usize) -> Views {
     views
 }
 
-pub fn holds(world: &World) -> Result<(), String> {
+pub fn holds(world: &mut World) -> Result<(), String> {
     let mut groups: BTreeMap<Hash, (usize, Views)> = BTreeMap::new();
     let mut states: BTreeMap<Hash, Vec<usize>> = BTreeMap::new();
-    for (n, node) in world
-        .nodes
-        .iter()
-        .enumerate()
-        .filter(|(n, _)| world.honest(*n) && world.nodes[*n].rotten.is_none())
-    {
-        if let Some(engine) = node.engine.as_ref() {
+    for n in 0..world.nodes.len() {
+        if !world.honest(n) || world.nodes[n].rotten.is_some() {
+            continue;
+        }
+        if let Some(engine) = world.nodes[n].engine.as_mut() {
             states.entry(engine.state_hash()).or_default().push(n);
         }
     }

@@ -12,6 +12,7 @@ use swarmkv_node::protocol::limits::VERSION;
 use swarmkv_node::protocol::live_root::Totals;
 use swarmkv_node::protocol::memory::MemoryStore;
 use swarmkv_node::protocol::message::{self, Gossip};
+use swarmkv_node::protocol::model::cell::Cell;
 use swarmkv_node::protocol::op::{Body, Op, Slot};
 use swarmkv_node::protocol::roster::Roster;
 use swarmkv_node::protocol::store::{RawSlot, Recovered, Store, StoreError};
@@ -49,14 +50,8 @@ impl Forger {
 
     /// A commit of one write in a log of its own, signed by this key, with the fields as given.
     fn commit(&self, n: u64, author: DeviceId, grant: Hash, change: impl Fn(&mut Header)) -> Bytes {
-        let epoch = u32::try_from(n & 0xffff_ffff).unwrap_or(0);
-        let log = LogId { author, epoch, shard: 0 };
-        let op = Op {
-            key: Bytes(b"attack/forged".to_vec()),
-            body: Body::Put(bytes(n, 40)),
-            ctx: Vec::new(),
-            expires_at: None,
-        };
+        let log = LogId { author, epoch: n, shard: 0 };
+        let op = put("attack/forged", bytes(n, 40));
         let encoded = codec::encode(&op);
         let hlc = Hlc((FAR_FUTURE_S * 1_000) << 16 | n);
         let mut totals = Totals::default();
@@ -75,9 +70,8 @@ impl Forger {
             live_root: totals.root(),
             live_count: 1,
             live_bytes: encoded.len() as u64,
-            retired: Vec::new(),
-            expired_upto: None,
-            closes: None,
+            roster: self.roster.hash(),
+            counted_from: 1,
         };
         change(&mut header);
         let body = codec::encode(&header);
@@ -140,13 +134,7 @@ impl Forger {
         let Ok(Gossip::Commit(commit)) = message::decode(genuine) else { return None };
         let (header, mut ops) = commit::unpack(&commit, self.roster.swarm()).ok()?;
         SignedHeader::decode(&header).ok()?;
-        let op = Op {
-            key: Bytes(b"attack/false-ops".to_vec()),
-            body: Body::Put(bytes(n, 20)),
-            ctx: Vec::new(),
-            expires_at: None,
-        };
-        *ops.first_mut()? = Bytes(codec::encode(&op));
+        *ops.first_mut()? = Bytes(codec::encode(&put("attack/false-ops", bytes(n, 20))));
         Some(message::encode(&Gossip::Commit(Bytes(commit::pack(&header, ops).ok()?))))
     }
 
@@ -189,6 +177,17 @@ impl Forger {
             genuine(&mut engine, &disk, &mut 0, 2 * n + twin, 1)
         });
         twins.collect()
+    }
+}
+
+/// An operation that sets a key, and has seen nothing.
+fn put(key: &str, value: Bytes) -> Op {
+    Op {
+        cell: Cell::value(key.as_bytes()),
+        body: Body::Put(value),
+        ctx: Vec::new(),
+        took: Vec::new(),
+        expires_at: None,
     }
 }
 
@@ -242,12 +241,7 @@ fn genuine(
     n: u64,
     ops: u64,
 ) -> Option<Vec<u8>> {
-    let change = |i: u64| Change {
-        key: Bytes(format!("attack/flood/{i}").into_bytes()),
-        body: Body::Put(bytes(n, 100)),
-        expires_at: None,
-        condition: None,
-    };
+    let change = |i: u64| Change::put(format!("attack/flood/{i}").into_bytes(), bytes(n, 100));
     *mono += 1;
     let wall = wall_millis();
     for input in [Input::Write(Token(n), (0..ops).map(change).collect()), Input::Commit] {

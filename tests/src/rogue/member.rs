@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use swarmkv_node::network::{Command, Event, Network, NetworkConfig, Verdict, peer_id_text};
-use swarmkv_node::protocol::digest::Entry;
+use swarmkv_node::protocol::digest::{DigestKey, Entry};
 use swarmkv_node::protocol::id::{DeviceId, Hash, Hash8, LogId};
-use swarmkv_node::protocol::message::{self, Digest, Repair};
+use swarmkv_node::protocol::message::{self, Digest, Repair, Then};
 use tokio::sync::mpsc;
 
 use super::forge::Forger;
@@ -195,7 +195,7 @@ impl Assault<'_> {
         let log = |i: u64| LogId {
             author: self.rogue.victims[usize::try_from(i).unwrap_or(0) % self.rogue.victims.len()]
                 .1,
-            epoch: u32::try_from(i).unwrap_or(0),
+            epoch: i,
             shard: 0,
         };
         let entry = |i: u64| Entry {
@@ -208,7 +208,15 @@ impl Assault<'_> {
         let digest = |count: u64| {
             let mut entries: Vec<Entry> = (0..count).map(entry).collect();
             entries.sort_unstable();
-            Repair::Digest(Digest { statements: Vec::new(), full: true, entries, only: Vec::new() })
+            Repair::Digest(Digest {
+                statements: Vec::new(),
+                key: DigestKey([3; 16]),
+                number: 1,
+                since: 0,
+                entries,
+                only: Vec::new(),
+                then: Then::Send,
+            })
         };
         match self.rogue.orders.attack.as_str() {
             "lying-digest" => message::encode(&digest(200)),
