@@ -68,6 +68,18 @@ pub(super) fn run(
     dir: &Path,
     key: impl FnOnce() -> Result<DeviceKey, StoreError>,
 ) -> Result<(), StoreError> {
+    run_with(dir, key, &mut |from, to| fs::rename(from, to))
+}
+
+/// How a file or directory gets another name.
+type Rename<'a> = &'a mut dyn FnMut(&Path, &Path) -> io::Result<()>;
+
+/// [`run`], for tests that cut it short.
+pub(super) fn run_with(
+    dir: &Path,
+    key: impl FnOnce() -> Result<DeviceKey, StoreError>,
+    rename: Rename<'_>,
+) -> Result<(), StoreError> {
     let begun = KNOWN.map(|layout| Places::new(dir, layout));
     let begun = begun.into_iter().find(|places| places.finished.exists());
     let places = match begun {
@@ -81,11 +93,11 @@ pub(super) fn run(
                     "{kept} would hold the store as it is now, but is there already: move it away"
                 )));
             }
-            make(&places, &key()?)?;
+            make(&places, &key()?, rename)?;
             places
         }
     };
-    take_place(&places).map_err(|e| places.failed(&e))
+    take_place(&places, rename).map_err(|e| places.failed(&e))
 }
 
 /// The earlier layout that the store in `dir` has.
@@ -106,7 +118,7 @@ fn layout_in(dir: &Path) -> Result<Option<u32>, StoreError> {
 }
 
 /// Makes the new store, and says that it is finished.
-fn make(places: &Places<'_>, key: &DeviceKey) -> Result<(), StoreError> {
+fn make(places: &Places<'_>, key: &DeviceKey, rename: Rename<'_>) -> Result<(), StoreError> {
     let failed = |e: io::Error| places.failed(&e);
     let (dir, layout) = (places.dir, places.layout);
     info!("bringing the store in {} from layout {layout} to layout {FORMAT}", dir.display());
@@ -120,29 +132,29 @@ fn make(places: &Places<'_>, key: &DeviceKey) -> Result<(), StoreError> {
     info!("{report}");
     info!("the store as it was is kept in {}", places.kept.display());
     sync(&workshop).map_err(failed)?;
-    fs::rename(&workshop, &places.finished).map_err(failed)?;
+    rename(&workshop, &places.finished).map_err(failed)?;
     sync(dir).map_err(failed)
 }
 
 /// Puts the finished store in the old one's place, from wherever that was interrupted.
-fn take_place(places: &Places<'_>) -> io::Result<()> {
+fn take_place(places: &Places<'_>, rename: Rename<'_>) -> io::Result<()> {
     let Places { dir, finished, moving, kept, .. } = places;
     if !kept.exists() {
         fs::create_dir_all(moving)?;
         for name in names(dir)? {
-            fs::rename(dir.join(&name), moving.join(&name))?;
+            rename(&dir.join(&name), &moving.join(&name))?;
         }
         fs::write(dir.join(NOTE), note(places.layout))?;
         sync(moving)?;
         sync(dir)?;
-        fs::rename(moving, kept)?;
+        rename(moving, kept)?;
         sync(dir)?;
     }
     // What the index points to must be there before the index is.
     let (last, first): (Vec<_>, Vec<_>) = names(finished)?.into_iter().partition(|n| n == INDEX);
     for names in [first, last] {
         for name in names {
-            fs::rename(finished.join(&name), dir.join(&name))?;
+            rename(&finished.join(&name), &dir.join(&name))?;
         }
         sync(dir)?;
     }
