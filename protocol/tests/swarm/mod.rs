@@ -242,6 +242,8 @@ impl Swarm {
                         due.push_back((peer, Input::SessionFrame(other, bytes)));
                     }
                     due.push_back((n, Input::SessionReady(id)));
+                } else {
+                    self.nodes[n].log.push(Output::SendFrame(id, bytes));
                 }
             }
             Output::CloseSession(id) => {
