@@ -1,7 +1,7 @@
 //! A disk that can be cut: writes are seen at once, but outlive a kill only when they were synced.
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::rc::Rc;
 
 use swarmkv_protocol::codec::Bytes;
@@ -18,11 +18,18 @@ pub struct Disk {
     unsynced: VecDeque<Vec<Write>>,
     handed: u64,
     synced: u64,
+    /// Logs of which some history was dropped: what was said of it before may arrive later.
+    pub dropped: BTreeSet<LogId>,
 }
 
 impl Disk {
     /// Takes one `Persist`; says its number.
     pub fn write(&mut self, writes: Vec<Write>) -> u64 {
+        let gone = writes.iter().filter_map(|write| match write {
+            Write::RemoveLog { branch } => Some(branch.log),
+            _ => None,
+        });
+        self.dropped.extend(gone);
         self.visible.apply(writes.clone());
         self.unsynced.push_back(writes);
         self.handed += 1;
@@ -103,6 +110,6 @@ pub fn has_header(store: &MemoryStore, log: &LogId, seq: u64) -> bool {
 
 /// See [`has_header`].
 pub fn header_of(store: &MemoryStore, log: &LogId, seq: u64) -> Option<Bytes> {
-    let branches = (0..64).map(|number| BranchId { log: *log, number });
+    let branches = (0..1024).map(|number| BranchId { log: *log, number });
     branches.filter_map(|branch| store.header(&branch, seq).ok().flatten()).next()
 }

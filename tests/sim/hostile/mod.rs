@@ -84,11 +84,11 @@ impl World {
                 let statement = roster.grant(&owner, grant).map_err(|e| e.to_string())?;
                 let name = crypto::hash(Domain::StatementName, &[&statement]);
                 roster.insert(&[statement]);
-                let (prefix, max_bytes) = (right.prefix.clone(), right.max_bytes);
-                grants.push(Granted { name, prefix, max_bytes });
+                grants.push(Granted { name, prefix: right.prefix.clone() });
             }
             if let Some(role) = role {
-                let signs = role.author.then(|| Author::new(self.nodes[n].key(), roster.swarm(), grants));
+                let (key, swarm) = (self.nodes[n].key(), roster.swarm());
+                let signs = role.author.then(|| Author::new(&mut self.rng, key, swarm, grants));
                 let hostile = Hostile {
                     role,
                     author: signs,
