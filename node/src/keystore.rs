@@ -6,10 +6,13 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use swarmkv_protocol::crypto::DeviceKey;
+use swarmkv_protocol::store::StoreError;
 use zeroize::Zeroizing;
 
 use crate::clock;
+use crate::data_dir::DataDir;
 use crate::error::DirError;
+use crate::storage::Disk;
 
 const FILE: &str = "device.key";
 
@@ -50,6 +53,11 @@ pub(crate) fn load(dir: &Path) -> Result<DeviceKey, DirError> {
         return Err(bad("has the wrong length"));
     }
     Ok(DeviceKey::from_seed(&seed))
+}
+
+/// Opens the store of a data directory. One of an earlier layout is signed anew with the key beside it.
+pub(crate) fn open_store(dir: &DataDir) -> Result<Disk, StoreError> {
+    Disk::open(&dir.store(), || load(dir.path()).map_err(StoreError::failed))
 }
 
 fn create(dir: &Path) -> Result<DeviceKey, DirError> {

@@ -47,7 +47,7 @@ impl Node {
     /// listened on.
     pub async fn start(config: Config) -> Result<Self, StartError> {
         let dir = DataDir::open(&config.data_dir)?;
-        let mut disk = Disk::open(&dir.store()).map_err(DirError::Store)?;
+        let mut disk = keystore::open_store(&dir).map_err(DirError::Store)?;
         let genesis = disk.genesis().map_err(DirError::Store)?;
         let genesis = genesis.ok_or_else(|| DirError::NoSwarm(config.data_dir.clone()))?;
         let key = keystore::load(dir.path())?;

@@ -82,8 +82,7 @@ impl ReadState {
     /// What a key shows.
     pub(crate) fn value(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         let slots = self.slots(key)?;
-        let shown =
-            View::shown_of(&slots, |branch| self.heads.of(branch), clock::wall_millis())?;
+        let shown = View::shown_of(&slots, |branch| self.heads.of(branch), clock::wall_millis())?;
         let value = bytes(shown);
         if value.is_none() {
             all_readable(&slots)?;
@@ -91,11 +90,12 @@ impl ReadState {
         Ok(value)
     }
 
-    /// A key's undominated writes: values first, of them the shown one.
+    /// A key's undominated writes: live values first, of them the shown one.
     pub(crate) fn siblings(&self, key: &[u8]) -> Result<Vec<Sibling>, StoreError> {
         let slots = self.slots(key)?;
         let view = View::merge(&slots, |branch| self.heads.of(branch))?;
-        if view.values(clock::wall_millis()).next().is_none() {
+        let wall = clock::wall_millis();
+        if view.values(wall).next().is_none() {
             all_readable(&slots)?;
         }
         let one = |seen: &swarmkv_protocol::view::Seen| Sibling {
@@ -106,7 +106,8 @@ impl ReadState {
             written_at: seen.slot.hlc.millis(),
             expires_at: seen.slot.op.expires_at,
         };
-        Ok(view.siblings().map(one).collect())
+        let others = view.siblings().filter(|seen| !seen.is_live(wall));
+        Ok(view.values(wall).chain(others).map(one).collect())
     }
 
     /// One page of keys that show a value.

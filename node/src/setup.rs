@@ -81,7 +81,7 @@ pub fn init(data_dir: &Path, name: &str, label: &str) -> Result<Founded, InitErr
 
 /// Opens the store of a directory that belongs to no swarm yet.
 fn vacant(dir: &DataDir) -> Result<Disk, DirError> {
-    let disk = Disk::open(&dir.store())?;
+    let disk = keystore::open_store(dir)?;
     match disk.genesis()? {
         None => Ok(disk),
         Some(genesis) => {

@@ -61,7 +61,7 @@ impl Driver {
         LogInfo {
             author: self.label(&log.branch.log.author),
             author_id: log.branch.log.author.to_string(),
-            epoch: format!("{:08x}", log.branch.log.epoch),
+            epoch: format!("{:016x}", log.branch.log.epoch),
             seq: log.seq,
             slots: log.slots,
             bytes: log.bytes,

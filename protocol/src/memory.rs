@@ -84,6 +84,11 @@ impl MemoryStore {
         self.slots.keys().map(|(key, ..)| key).filter(move |key| last.replace(*key) != Some(*key))
     }
 
+    /// Where every header that is kept ends.
+    pub fn headers(&self) -> impl Iterator<Item = (BranchId, u64)> {
+        self.headers.keys().copied()
+    }
+
     /// Slots kept, staged and superseded ones too.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -37,7 +37,7 @@ impl Hlc {
         self.0 >> Self::COUNTER_BITS
     }
 
-    const fn next(self) -> Self {
+    pub(crate) const fn next(self) -> Self {
         Self(self.0.saturating_add(1))
     }
 }

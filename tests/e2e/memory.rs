@@ -35,6 +35,38 @@ fn a_peer_in_memory_replicates_and_forgets_and_stays_a_member() {
     assert_eq!(a.get("x"), None);
 }
 
+/// Logs of a device's at another.
+fn logs(device: &Device, author: &str) -> usize {
+    let status = device.status();
+    let logs = status["logs"].as_array().into_iter().flatten();
+    logs.filter(|log| log["author"] == author).count()
+}
+
+#[test]
+fn a_peer_in_memory_goes_on_in_its_log_after_an_orderly_stop_only() {
+    let mut a = Device::new("a").options(&["--memory"]).founded();
+    let mut b = Device::new("b").options(&["--memory"]).admitted_by(&a, &[]);
+    b.up();
+    connected(&[&a, &b]);
+    b.put("x", "first");
+    equal(&[&a, &b]);
+    assert_eq!(b.stop(), Some(0));
+    b.up();
+    connected(&[&a, &b]);
+    equal(&[&a, &b]);
+    b.put("x", "second");
+    equal(&[&a, &b]);
+    assert_eq!((a.get("x").as_deref(), logs(&a, "b")), (Some("second"), 1));
+    // What it kept is used once: after a kill nobody knows what it wrote last.
+    b.kill();
+    b.up();
+    connected(&[&a, &b]);
+    equal(&[&a, &b]);
+    b.put("x", "third");
+    equal(&[&a, &b]);
+    assert_eq!((a.get("x").as_deref(), logs(&a, "b")), (Some("third"), 2));
+}
+
 #[test]
 fn a_peer_with_data_on_disk_is_not_started_in_memory() {
     let mut a = Device::new("a").founded();

@@ -16,6 +16,8 @@ pub struct Disk {
     /// What a kill leaves.
     pub durable: MemoryStore,
     unsynced: VecDeque<Vec<Write>>,
+    /// Headers that were durable and went with their logs: a digest that was drawn up before is told later.
+    dropped: BTreeSet<(LogId, u64)>,
     handed: u64,
     synced: u64,
     /// Logs of which some history was dropped: what was said of it before may arrive later.
@@ -40,9 +42,23 @@ impl Disk {
     pub fn sync(&mut self, upto: u64) {
         while self.synced < upto {
             let Some(writes) = self.unsynced.pop_front() else { return };
+            let gone: BTreeSet<BranchId> = writes
+                .iter()
+                .filter_map(|write| match write {
+                    Write::RemoveLog { branch } => Some(*branch),
+                    _ => None,
+                })
+                .collect();
+            let headers = self.durable.headers().filter(|(branch, _)| gone.contains(branch));
+            self.dropped.extend(headers.map(|(branch, seq)| (branch.log, seq)));
             self.durable.apply(writes);
             self.synced += 1;
         }
+    }
+
+    /// Whether a header of this log that ends at `seq` is durable, or was until its log was dropped.
+    pub fn had_durable(&self, log: &LogId, seq: u64) -> bool {
+        has_header(&self.durable, log, seq) || self.dropped.contains(&(*log, seq))
     }
 
     pub fn handed(&self) -> u64 {
@@ -71,6 +87,7 @@ impl Disk {
 
     /// The disk is what it was at some time before.
     pub fn restore(&mut self, copy: &MemoryStore) {
+        self.dropped.clear();
         self.unsynced.clear();
         self.handed = self.synced;
         self.durable = copy.clone();

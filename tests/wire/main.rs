@@ -67,7 +67,6 @@ fn ops() -> Vec<Op> {
     let other = LogId { author: key(1).id(), epoch: 7, shard: 0 };
     let named = Version { log: other, seq: 5, hash: Hash8::new([6; 8]) };
     let part = Part { log: other, first_seq: 5, up: Amount(300), down: Amount(2) };
-    let own = Version { log: log(), seq: 4, hash: Hash8::new([9; 8]) };
     let op = |tag: Tag, body, expires_at: Option<u64>| Op {
         cell: Cell {
             key: b"notes/a".as_slice().into(),
@@ -87,7 +86,6 @@ fn ops() -> Vec<Op> {
         op(Tag::Map, Body::Put(b"value".as_slice().into()), None),
         op(Tag::Set, Body::Element, None),
         op(Tag::Ttl, Body::Until(until), None),
-        op(Tag::Value, Body::Forget(vec![own]), None),
     ]
 }
 
@@ -96,7 +94,7 @@ fn slots() -> Vec<Slot> {
         let size = codec::encode(&op).len();
         Slot { log: log(), seq, hlc: Hlc::at(1_700_000_000_000), op, size }
     };
-    ops().into_iter().zip(8..).filter(|(op, _)| op.leaves_slot()).map(slot).collect()
+    ops().into_iter().zip(8..).map(slot).collect()
 }
 
 /// A commit of one operation of each kind.
@@ -115,8 +113,8 @@ fn commit(roster: &Roster) -> Vec<u8> {
         swarm: roster.swarm(),
         grant: roster.member(&key(2).id()).expect("granted").grant,
         log: log(),
-        last_seq: 14,
-        count: 7,
+        last_seq: 13,
+        count: 6,
         hlc: Hlc::at(1_700_000_000_000),
         prev: Hash::new([4; 32]),
         ops_hash: crypto::hash(Domain::Ops, &[&sized]),
@@ -150,6 +148,17 @@ fn a_commit_keeps_its_bytes_and_verifies() {
     let signed = SignedCommit::decode(&bytes, roster.swarm()).expect("in form");
     let verified = signed.verify(&roster).expect("genuine");
     golden("header-hash", &verified.header().hash().to_string());
+}
+
+#[test]
+fn an_operation_laid_for_later_keeps_its_bytes_and_is_held() {
+    let own = Version { log: log(), seq: 4, hash: Hash8::new([9; 8]) };
+    let body = Body::Forget(vec![own]);
+    let cell = Cell::value(b"notes/a".as_slice());
+    let op = Op { cell, body, ctx: Vec::new(), took: Vec::new(), expires_at: None };
+    let bytes = codec::encode(&op);
+    golden("forget", &hex(&bytes));
+    assert!(Op::decode(&log(), &bytes).is_err_and(|bad| !bad.by_all()));
 }
 
 #[test]

@@ -26,7 +26,7 @@ pub async fn run(args: Get, settings: &Settings, out: Output) -> Result<(), Fail
     } else {
         out.value(&value.0)?;
     }
-    let others = answer.siblings.len().saturating_sub(1) as u64;
+    let others = values(&answer).saturating_sub(1) as u64;
     if others > 0 {
         let noun = text::plural(others, "other concurrent value");
         let key = text::escaped(&key.0);
@@ -35,15 +35,17 @@ pub async fn run(args: Get, settings: &Settings, out: Output) -> Result<(), Fail
     Ok(())
 }
 
+/// Values that can be shown.
+fn values(answer: &GetAnswer) -> usize {
+    answer.siblings.iter().filter(|sibling| sibling.is_live()).count()
+}
+
 fn not_found(key: &Data, answer: &GetAnswer) -> Failure {
     let name = text::escaped(&key.0);
     let failure = Failure::new(Kind::NotFound, format!("There is no key \"{name}\"."));
     let expired = answer.siblings.first().is_some_and(Sibling::expired);
-    let hidden = answer.siblings.iter().any(|s| s.value.is_some() && !s.expired());
     if expired {
         failure.hint("Its value has expired.")
-    } else if hidden {
-        failure.hint(format!("A concurrent delete hides a value: swarmkv get --siblings {name}"))
     } else {
         failure.hint("See which keys there are: swarmkv ls --keys-only")
     }
@@ -79,7 +81,7 @@ fn print_meta(key: &Data, value: &Data, answer: &GetAnswer, out: Output) -> Resu
         return Err(Failure::failed("the running peer's answer names no write"));
     };
     let Sibling { version, author, author_id, written_at, expires_at, .. } = shown;
-    let (size, siblings) = (value.0.len(), answer.siblings.len());
+    let (size, siblings) = (value.0.len(), values(answer));
     if out.is_json() {
         return out.json(&json!({
             "key": key, "size": size, "siblings": siblings, "version": version, "author": author,

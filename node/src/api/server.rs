@@ -172,9 +172,7 @@ impl From<WriteError> for ApiError {
                 };
                 Self::new(ErrorKind::Condition, text).hint(hint)
             }
-            WriteError::CatchingUp => {
-                Self::new(ErrorKind::CatchingUp, text).hint(SEE_PROGRESS)
-            }
+            WriteError::CatchingUp => Self::new(ErrorKind::CatchingUp, text).hint(SEE_PROGRESS),
             WriteError::Busy => Self::new(ErrorKind::Busy, text).hint("try again in a moment"),
             WriteError::Full => Self::new(ErrorKind::Full, text).hint(
                 "make room, then try again: the peer goes on by itself, and reads go on meanwhile",

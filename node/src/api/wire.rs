@@ -134,8 +134,8 @@ pub struct GetRequest {
 pub struct GetAnswer {
     /// The shown value; absent: there is none.
     pub value: Option<Data>,
-    /// All undominated writes: values first, of them the shown one, then deletes. More than one:
-    /// concurrent writes.
+    /// All undominated writes: live values first, of them the shown one; then what has expired, and
+    /// deletes. More than one are concurrent.
     pub siblings: Vec<Sibling>,
 }
 
@@ -158,6 +158,12 @@ pub struct Sibling {
 }
 
 impl Sibling {
+    /// Whether it is a value that can be shown, by this machine's clock.
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        self.value.is_some() && !self.expired()
+    }
+
     /// Whether its value is past its time, by this machine's clock.
     #[must_use]
     pub fn expired(&self) -> bool {
@@ -207,7 +213,7 @@ pub struct ListItem {
     pub value: Option<Data>,
     /// Length of the value in bytes.
     pub size: usize,
-    /// Undominated writes on the key: more than one are concurrent values.
+    /// Values on the key: more than one are concurrent.
     pub siblings: usize,
     /// Names the shown write.
     pub version: String,

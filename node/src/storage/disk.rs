@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use swarmkv_protocol::codec::Bytes;
+use swarmkv_protocol::crypto::DeviceKey;
 use swarmkv_protocol::id::{Branch, Hash8};
 use swarmkv_protocol::op;
 use swarmkv_protocol::store::{RawSlot, Recovered, Store, StoreError, Write};
@@ -50,10 +51,14 @@ struct Inner {
 }
 
 impl Disk {
-    /// Opens the store in `dir`, or makes one.
-    pub(crate) fn open(dir: &Path) -> Result<Self, StoreError> {
+    /// Opens the store in `dir`, or makes one. `key` is asked for if it is one of an earlier layout: what this
+    /// device wrote there is signed anew.
+    pub(crate) fn open(
+        dir: &Path,
+        key: impl FnOnce() -> Result<DeviceKey, StoreError>,
+    ) -> Result<Self, StoreError> {
         let io = |e: io::Error| StoreError::Failed(format!("{}: {e}", dir.display()));
-        migrate::run(dir)?;
+        migrate::run(dir, key)?;
         Self::with(Arc::new(OnDisk::at(dir).map_err(io)?), Sizes::default())
     }
 

@@ -248,7 +248,7 @@ pub(super) fn unknown_layout(format: Option<u32>) -> StoreError {
 
 /// Does something with the index. Its library panics on pages that make no sense, as a flipped bit makes
 /// them; here that is an error like any other.
-fn guarded<T>(work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+pub(super) fn guarded<T>(work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
     panic::catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
         Err(StoreError::failed(
             "the store's index is damaged: move the data directory away and join again",

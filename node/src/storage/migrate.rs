@@ -4,129 +4,187 @@
 //! |---|---|
 //! | 2 | one redb file with everything in it, `swarmkv.redb` |
 //! | 3 | journal, segments and index; keys in the index as the user wrote them |
-//! | 4 | the same with cells in place of keys |
+//! | 4 | the same with cells in place of keys, and operations signed in another form |
 //!
-//! A migration makes the new store beside the old one and lets it take its place in one step: interrupted at
-//! any point it begins again, and until that step the old store is untouched.
+//! A new store is made in a workshop beside the old one. When it is finished the workshop gets another name,
+//! and from then on it takes the old one's place, which is kept. Interrupted before that it begins again, and
+//! after that it goes on; no byte of the old store is changed.
 
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
-use swarmkv_protocol::codec::Bytes;
-use swarmkv_protocol::store::{StoreError, Write};
+use swarmkv_protocol::crypto::DeviceKey;
+use swarmkv_protocol::store::StoreError;
 use tracing::info;
 
+use super::carry::carry;
 use super::disk::Disk;
 use super::files::OnDisk;
 use super::index::unknown_layout;
 use super::journal::Sizes;
-use super::schema::{self, INDEX, Place, Rows, SLOT_OVERHEAD, index_error};
+use super::old::{self, OldStore};
+use super::schema::{FORMAT, INDEX};
 use super::segments;
 
-/// Layouts that this build brings to the present one: their signed operations would have to be read in
-/// their own form.
-const KNOWN: [u32; 0] = [];
+/// Layouts that this build brings to the present one.
+const KNOWN: [u32; 2] = [2, 3];
 
-/// The file of layout 2.
-const OLD: &str = "swarmkv.redb";
 /// Where a new store is made.
 const WORKSHOP: &str = "migrating";
-/// Bytes that are made durable together.
-const STEP: usize = 4 << 20;
+/// Says where the old store is.
+const NOTE: &str = "README";
 
-/// Brings the store in `dir` to the present layout, if there is one of an earlier one.
-pub(super) fn run(dir: &Path) -> Result<(), StoreError> {
-    let old = dir.join(OLD);
-    if !old.exists() {
-        return Ok(());
-    }
-    let io = |e: io::Error| StoreError::Failed(format!("migrating {}: {e}", dir.display()));
-    let workshop = dir.join(WORKSHOP);
-    if !dir.join(INDEX).exists() {
-        if workshop.exists() {
-            fs::remove_dir_all(&workshop).map_err(io)?;
-        }
-        for name in names(dir).map_err(io)? {
-            fs::remove_file(dir.join(name)).map_err(io)?;
-        }
-        info!("bringing the store in {} to layout {}", dir.display(), schema::FORMAT);
-        let new = Disk::with(Arc::new(OnDisk::at(&workshop).map_err(io)?), Sizes::default())?;
-        copy(&old, &new)?;
-        drop(new);
-        for name in names(&workshop).map_err(io)? {
-            fs::rename(workshop.join(&name), dir.join(&name)).map_err(io)?;
-        }
-        // What it points to must be there before the index is.
-        sync(dir).map_err(io)?;
-        fs::rename(workshop.join(INDEX), dir.join(INDEX)).map_err(io)?;
-        sync(dir).map_err(io)?;
-    }
-    if workshop.exists() {
-        fs::remove_dir_all(&workshop).map_err(io)?;
-    }
-    fs::remove_file(&old).map_err(io)
+/// The directories of a migration from one layout.
+struct Places<'a> {
+    dir: &'a Path,
+    layout: u32,
+    /// A new store that is finished.
+    finished: PathBuf,
+    /// The old one while it is being moved.
+    moving: PathBuf,
+    /// The old one when it is out of the way.
+    kept: PathBuf,
 }
 
-/// Names of the segments in `dir`.
+impl<'a> Places<'a> {
+    fn new(dir: &'a Path, layout: u32) -> Self {
+        let finished = dir.join(format!("migrated-from-{layout}"));
+        let moving = dir.join(format!("layout-{layout}-moving"));
+        let kept = dir.join(format!("layout-{layout}-kept"));
+        Self { dir, layout, finished, moving, kept }
+    }
+
+    /// What failed, and where.
+    fn failed(&self, e: &io::Error) -> StoreError {
+        StoreError::Failed(format!("migrating {}: {e}", self.dir.display()))
+    }
+}
+
+/// Brings the store in `dir` to the present layout, if there is one of an earlier one. `key` is asked for if
+/// something has to be signed.
+pub(super) fn run(
+    dir: &Path,
+    key: impl FnOnce() -> Result<DeviceKey, StoreError>,
+) -> Result<(), StoreError> {
+    run_with(dir, key, &mut |from, to| fs::rename(from, to))
+}
+
+/// How a file or directory gets another name.
+type Rename<'a> = &'a mut dyn FnMut(&Path, &Path) -> io::Result<()>;
+
+/// [`run`], for tests that cut it short.
+pub(super) fn run_with(
+    dir: &Path,
+    key: impl FnOnce() -> Result<DeviceKey, StoreError>,
+    rename: Rename<'_>,
+) -> Result<(), StoreError> {
+    let begun = KNOWN.map(|layout| Places::new(dir, layout));
+    let begun = begun.into_iter().find(|places| places.finished.exists());
+    let places = match begun {
+        Some(places) => places,
+        None => {
+            let Some(layout) = layout_in(dir)? else { return Ok(()) };
+            let places = Places::new(dir, layout);
+            if places.kept.exists() {
+                let kept = places.kept.display();
+                return Err(StoreError::Failed(format!(
+                    "{kept} would hold the store as it is now, but is there already: move it away"
+                )));
+            }
+            make(&places, &key()?, rename)?;
+            places
+        }
+    };
+    take_place(&places, rename).map_err(|e| places.failed(&e))
+}
+
+/// The earlier layout that the store in `dir` has.
+fn layout_in(dir: &Path) -> Result<Option<u32>, StoreError> {
+    for file in [dir.join(INDEX), dir.join(old::SINGLE_FILE)] {
+        if !file.exists() {
+            continue;
+        }
+        match old::layout_of(&file) {
+            Ok(Some(FORMAT)) => return Ok(None),
+            Ok(Some(layout)) if KNOWN.contains(&layout) => return Ok(Some(layout)),
+            Ok(Some(layout)) => return Err(unknown_layout(Some(layout))),
+            // Never finished, or damaged: whoever opens it says so.
+            Ok(None) | Err(_) => {}
+        }
+    }
+    Ok(None)
+}
+
+/// Makes the new store, and says that it is finished.
+fn make(places: &Places<'_>, key: &DeviceKey, rename: Rename<'_>) -> Result<(), StoreError> {
+    let failed = |e: io::Error| places.failed(&e);
+    let (dir, layout) = (places.dir, places.layout);
+    info!("bringing the store in {} from layout {layout} to layout {FORMAT}", dir.display());
+    let workshop = dir.join(WORKSHOP);
+    if workshop.exists() {
+        fs::remove_dir_all(&workshop).map_err(failed)?;
+    }
+    let new = Disk::with(Arc::new(OnDisk::at(&workshop).map_err(failed)?), Sizes::default())?;
+    let report = carry(&OldStore::open(dir, layout)?, &new, key)?;
+    drop(new);
+    info!("{report}");
+    info!("the store as it was is kept in {}", places.kept.display());
+    sync(&workshop).map_err(failed)?;
+    rename(&workshop, &places.finished).map_err(failed)?;
+    sync(dir).map_err(failed)
+}
+
+/// Puts the finished store in the old one's place, from wherever that was interrupted.
+fn take_place(places: &Places<'_>, rename: Rename<'_>) -> io::Result<()> {
+    let Places { dir, finished, moving, kept, .. } = places;
+    if !kept.exists() {
+        fs::create_dir_all(moving)?;
+        for name in names(dir)? {
+            rename(&dir.join(&name), &moving.join(&name))?;
+        }
+        fs::write(dir.join(NOTE), note(places.layout))?;
+        sync(moving)?;
+        sync(dir)?;
+        rename(moving, kept)?;
+        sync(dir)?;
+    }
+    // What the index points to must be there before the index is.
+    let (last, first): (Vec<_>, Vec<_>) = names(finished)?.into_iter().partition(|n| n == INDEX);
+    for names in [first, last] {
+        for name in names {
+            rename(&finished.join(&name), &dir.join(&name))?;
+        }
+        sync(dir)?;
+    }
+    fs::remove_dir(finished)?;
+    sync(dir)
+}
+
+fn note(layout: u32) -> String {
+    format!(
+        "layout-{layout}-kept is this store as an earlier version of swarmkv left it (layout {layout}).\n\
+         This device has written its own values again for the present version. The values of other devices\n\
+         come from them once they run it too. Nothing reads layout-{layout}-kept any more: remove it when all\n\
+         devices are up to date and nothing is missed.\n"
+    )
+}
+
+/// Names of a store's files in `dir`.
 fn names(dir: &Path) -> io::Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(dir)? {
-        names.extend(entry?.file_name().into_string());
+        let entry = entry?;
+        if entry.file_type()?.is_file() {
+            names.extend(entry.file_name().into_string());
+        }
     }
-    names.retain(|name| segments::named(name).is_some());
+    let single = [INDEX, old::SINGLE_FILE];
+    names.retain(|name| single.contains(&&name[..]) || segments::named(name).is_some());
     Ok(names)
 }
 
 fn sync(dir: &Path) -> io::Result<()> {
     fs::File::open(dir)?.sync_all()
-}
-
-/// Copies a store of layout 2: branch (40) ‖ seq (8) → checksum (4) ‖ stamp (8) ‖ operation, as in a
-/// segment today; user's key → the places of its slots; and the same rows.
-fn copy(old: &Path, new: &Disk) -> Result<(), StoreError> {
-    let old = Database::open(old).map_err(index_error)?;
-    let read = old.begin_read().map_err(index_error)?;
-    let open = |name| read.open_table::<&[u8], &[u8]>(TableDefinition::new(name));
-    let meta = open("meta").map_err(index_error)?;
-    let format = meta.get(&b"format"[..]).map_err(index_error)?.map(|f| f.value().to_vec());
-    let format = format.and_then(|bytes| bytes.try_into().ok()).map(u32::from_be_bytes);
-    if !format.is_some_and(|number| KNOWN.contains(&number)) {
-        return Err(unknown_layout(format));
-    }
-    for rows in Rows::ALL {
-        let table = read.open_table(rows.table()).map_err(index_error)?;
-        for entry in table.iter().map_err(index_error)? {
-            let (key, value) = entry.map_err(index_error)?;
-            if (rows, key.value()) != (Rows::Meta, b"format") {
-                new.note(rows, key.value(), Some(Bytes::from(value.value())));
-            }
-        }
-    }
-    let slots = open("slots").map_err(index_error)?;
-    let (mut writes, mut bytes) = (Vec::new(), 0);
-    for entry in open("keys").map_err(index_error)?.iter().map_err(index_error)? {
-        let (key, places) = entry.map_err(index_error)?;
-        for place in places.value().chunks(schema::PLACE) {
-            let stored = slots.get(place).map_err(index_error)?;
-            let stored = stored.as_ref().map_or(&[][..], |guard| guard.value());
-            // A damaged one stays one: it has no operation.
-            let slot = schema::slot(place_of(place)?, stored);
-            bytes += slot.op.len() + SLOT_OVERHEAD + key.value().len();
-            writes.push(Write::Slot { key: Bytes::from(key.value()), slot });
-        }
-        if bytes >= STEP {
-            bytes = 0;
-            new.apply(std::mem::take(&mut writes));
-            new.sync()?;
-        }
-    }
-    new.apply(writes);
-    new.sync().map(drop)
-}
-
-fn place_of(bytes: &[u8]) -> Result<Place, StoreError> {
-    schema::place(bytes).ok_or_else(|| StoreError::failed("a place in the old store is damaged"))
 }

@@ -21,6 +21,7 @@
 //! opens in about a millisecond whatever its size.
 
 mod branches;
+mod carry;
 mod checkpoint;
 mod disk;
 mod files;
@@ -33,6 +34,7 @@ mod memtable;
 mod merge;
 mod migrate;
 mod notes;
+mod old;
 mod overlay;
 mod reclaim;
 mod room;

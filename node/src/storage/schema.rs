@@ -49,14 +49,18 @@ impl Rows {
         [Self::Headers, Self::Logs, Self::Statements, Self::Tickets, Self::Addresses, Self::Meta];
 
     pub(super) const fn table(self) -> Table {
-        TableDefinition::new(match self {
+        TableDefinition::new(self.name())
+    }
+
+    pub(super) const fn name(self) -> &'static str {
+        match self {
             Self::Headers => "headers",
             Self::Logs => "logs",
             Self::Statements => "statements",
             Self::Tickets => "tickets",
             Self::Addresses => "addresses",
             Self::Meta => "meta",
-        })
+        }
     }
 
     pub(super) fn from_number(number: u8) -> Option<Self> {
@@ -86,11 +90,6 @@ pub(super) fn place_bytes((branch, seq): &Place) -> [u8; PLACE] {
     out[..Branch::LEN].copy_from_slice(&branch.to_bytes());
     out[Branch::LEN..].copy_from_slice(&seq.to_be_bytes());
     out
-}
-
-pub(super) fn place(bytes: &[u8]) -> Option<Place> {
-    let (branch, seq) = bytes.split_first_chunk()?;
-    Some((Branch::from_bytes(branch), u64::from_be_bytes(seq.try_into().ok()?)))
 }
 
 /// Where a slot's bytes lie.
@@ -184,9 +183,6 @@ pub(super) fn push_slot(out: &mut Vec<u8>, place: &Place, hlc: Hlc, op: &[u8]) {
     let sum = checksum(place, &out[start + 4..]);
     out[start..start + 4].copy_from_slice(&sum.to_be_bytes());
 }
-
-/// Bytes that a slot takes beside its operation.
-pub(super) const SLOT_OVERHEAD: usize = 12;
 
 fn checksum(place: &Place, rest: &[u8]) -> u32 {
     let mut hasher = crc32fast::Hasher::new();

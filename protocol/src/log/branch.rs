@@ -147,8 +147,6 @@ pub(crate) struct Advance {
     scrubbed: Option<Scrubbed>,
     superseded: Vec<(u64, Bytes)>,
     ops: u64,
-    /// Something was forgotten that a start could not tell from the slots alone.
-    forgets: bool,
     /// The names of the operations, in their order.
     pub(crate) names: Vec<Version>,
     pub(crate) writes: Vec<Write>,
@@ -331,7 +329,7 @@ impl Branch {
         });
         self.staged = self.staged.take().filter(|s| s.upto > header.header().last_seq);
         self.head = Some(header);
-        if first || change.forgets || self.record_is_due() || plant::is(Plant::RecordAlways) {
+        if first || self.record_is_due() || plant::is(Plant::RecordAlways) {
             writes.extend(self.record());
         }
         writes
@@ -464,11 +462,8 @@ impl Branch {
             return Ok(Advanced::StagedApart);
         }
         let mut work = Working::new(self, slots);
-        for (n, (slot, _)) in slots.iter().enumerate() {
-            match &slot.op.body {
-                Body::Forget(named) => work.forget(named, store)?,
-                _ => work.put(n, store)?,
-            }
+        for n in 0..slots.len() {
+            work.put(n, store)?;
         }
         Ok(Advanced::By(Box::new(work.finish())))
     }
@@ -484,9 +479,6 @@ impl Branch {
         };
         if staged.upto < first.seq {
             return Ok(false);
-        }
-        if slots.iter().any(|(slot, _)| !slot.op.leaves_slot()) {
-            return Ok(true);
         }
         let upto = self.seq() + slots.len() as u64;
         let there = store.slots_after(&self.id, self.seq(), upto, usize::MAX, usize::MAX)?;
@@ -650,8 +642,8 @@ struct Working<'a> {
     slots: &'a [(Slot, Bytes)],
     change: Advance,
     staged_upto: u64,
-    /// Cells that this commit has touched: the operation that is live on each, or none if it was forgotten.
-    cells: BTreeMap<Bytes, Option<usize>>,
+    /// Cells that this commit has touched, and the operation that is live on each.
+    cells: BTreeMap<Bytes, usize>,
 }
 
 impl<'a> Working<'a> {
@@ -662,7 +654,6 @@ impl<'a> Working<'a> {
             scrubbed: branch.scrubbed.clone(),
             superseded: Vec::new(),
             ops: slots.len() as u64,
-            forgets: false,
             names: Vec::new(),
             writes: Vec::new(),
         };
@@ -696,9 +687,8 @@ impl<'a> Working<'a> {
         let cell = slot.op.cell.index_key();
         // What was staged up to here holds this operation already, or what replaced it.
         let staged = slot.seq > self.staged_upto;
-        match self.cells.insert(cell.clone(), Some(n)) {
-            Some(Some(older)) => self.take_out(&slots[older].0, staged),
-            Some(None) => {}
+        match self.cells.insert(cell.clone(), n) {
+            Some(older) => self.take_out(&slots[older].0, staged),
             None => {
                 let below = self.branch.own_slots(&cell, self.branch.seq(), store)?;
                 if let Some(live) = below.last() {
@@ -715,53 +705,14 @@ impl<'a> Working<'a> {
         Ok(())
     }
 
-    fn forget(&mut self, named: &[Version], store: &impl Store) -> Result<(), StoreError> {
-        self.change.forgets = true;
-        let (id, head) = (self.branch.id, self.branch.seq());
-        for version in named {
-            let pending = self.slots.iter().position(|(slot, _)| slot.seq == version.seq);
-            if let Some(n) = pending {
-                let slot = &self.slots[n].0;
-                let cell = slot.op.cell.index_key();
-                if self.cells.get(&cell) == Some(&Some(n)) && slot.version() == *version {
-                    self.take_out(slot, true);
-                    self.cells.insert(cell, None);
-                }
-                continue;
-            }
-            let upto = version.seq.min(head);
-            let found =
-                store.slots_after(&id, version.seq.saturating_sub(1), upto, 1, usize::MAX)?;
-            let Some(raw) = found.first().filter(|raw| raw.seq == version.seq) else { continue };
-            let slot = raw.open()?;
-            let cell = slot.op.cell.index_key();
-            let live = self.branch.is_latest(raw, head, store)?;
-            if live && !self.cells.contains_key(&cell) && slot.version() == *version {
-                self.take_out(&slot, true);
-                self.change.writes.push(self.branch.remove(&cell, raw.seq));
-                self.cells.insert(cell, None);
-            }
-        }
-        Ok(())
-    }
-
     fn finish(mut self) -> Advance {
         let slots = self.slots;
-        let live: Vec<usize> = self.cells.values().filter_map(|n| *n).collect();
-        // Every operation that leaves a slot was counted in when it came and out when it was replaced.
-        self.change.names = match self.change.forgets {
-            false => self.change.totals.add_all(slots),
-            true => {
-                for (slot, _) in slots.iter().filter(|(slot, _)| slot.op.leaves_slot()) {
-                    self.change.totals.add(slot);
-                }
-                slots.iter().map(|(slot, _)| slot.version()).collect()
-            }
-        };
+        // Every operation is counted in; those replaced within the commit were taken out when they were.
+        self.change.names = self.change.totals.add_all(slots);
         let dropped =
             |slot: &Slot| plant::is(Plant::DropTombstones) && slot.op.body == Body::Delete;
-        for n in live {
-            let (slot, bytes) = &slots[n];
+        for n in self.cells.values() {
+            let (slot, bytes) = &slots[*n];
             if !dropped(slot) {
                 self.change.writes.push(self.branch.keep(slot, bytes.clone()));
             }

@@ -3,12 +3,15 @@
 
 use crate::codec::{self, Bytes, CodecError, tuple_codec};
 use crate::crypto::{self, DeviceKey, Domain, Sig};
-use crate::limits::{MAX_HEADER, MAX_TX_BYTES, MAX_TX_OPS};
+use crate::limits::{MAX_HEADER, MAX_TX_BYTES, MAX_TX_OPS, VERSION};
+use crate::log::branch::Branch;
 use crate::log::header::admissible_slot;
 pub use crate::log::header::{BadCommit, Header, SignedHeader, VerifiedHeader};
-use crate::model::id::{Hash, SwarmId};
+use crate::log::live_root::Totals;
+use crate::model::id::{DeviceId, Hash, SwarmId};
 use crate::model::op::{BadOp, Op, Slot};
 use crate::roster::{Roster, Sealed};
+use crate::time::Hlc;
 
 /// A commit on the wire. Of the signed header it leaves out what the receiver knows or can tell: the swarm,
 /// and the hash of the operations. A false one of either makes a header that nobody has signed.
@@ -149,6 +152,38 @@ impl VerifiedCommit {
     pub fn encode(&self) -> Vec<u8> {
         let ops = self.slots.iter().map(|(_, bytes)| bytes.clone()).collect();
         pack(self.header.bytes(), ops).expect("a verified header is one")
+    }
+}
+
+/// The header of `author`'s next commit in its log `own`: the hash of the operations is still to be filled in.
+pub(crate) fn next_header(
+    own: &Branch,
+    roster: &Roster,
+    author: &DeviceId,
+    hlc: Hlc,
+    count: usize,
+    totals: &Totals,
+) -> Header {
+    let counted = roster.hash();
+    let counted_from = match own.head.as_ref().map(VerifiedHeader::header) {
+        Some(head) if head.roster == counted => head.counted_from,
+        _ => own.seq() + 1,
+    };
+    Header {
+        version: VERSION,
+        swarm: roster.swarm(),
+        grant: roster.member(author).map(|member| member.grant).unwrap_or_default(),
+        log: own.id.log,
+        last_seq: own.seq() + count as u64,
+        count: u32::try_from(count).unwrap_or(u32::MAX),
+        hlc,
+        prev: own.head_hash(),
+        ops_hash: Hash::default(),
+        live_root: totals.root(),
+        live_count: totals.count(),
+        live_bytes: totals.bytes(),
+        roster: counted,
+        counted_from,
     }
 }
 

@@ -6,3 +6,4 @@ pub mod header;
 pub mod heads;
 pub mod live_root;
 pub(crate) mod log_set;
+pub mod rewrite;

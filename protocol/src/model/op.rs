@@ -26,7 +26,8 @@ pub enum Body {
     Until(Until),
     /// The element or field is there.
     Element,
-    /// Takes own slots, named exactly, out of the live set, and leaves none itself.
+    /// Takes own slots, named exactly, out of the live set, and leaves none itself. Laid for later: a log
+    /// with one stops here at the header before it, and nobody is blamed.
     Forget(Vec<Version>),
 }
 
@@ -236,6 +237,9 @@ impl Op {
         if !fits {
             return Err(BadOp::Body);
         }
+        if matches!(self.body, Body::Forget(_)) {
+            return Err(BadOp::Unknown("kind of write", self.body.number()));
+        }
         let foreign = self.ctx.iter().all(|version| version.log != *log);
         if self.ctx.len() > MAX_CTX || !ascends(&self.ctx) || !foreign {
             return Err(BadOp::Context);
@@ -245,12 +249,6 @@ impl Op {
             _ => true,
         };
         if parts && parts_in_order(&self.took) { Ok(()) } else { Err(BadOp::Parts) }
-    }
-
-    /// Whether it leaves a slot in its log.
-    #[must_use]
-    pub const fn leaves_slot(&self) -> bool {
-        !matches!(self.body, Body::Forget(_))
     }
 }
 

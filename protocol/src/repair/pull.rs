@@ -440,7 +440,7 @@ impl Pull {
         }
         if branch.head.as_ref().is_some_and(|h| h.header().grant != claim.grant) {
             // One log, one grant: what is here was not held against this one.
-            replica.proof_failed(id, false);
+            replica.proof_failed(id);
             self.misunderstood = true;
             return None;
         }
@@ -539,7 +539,7 @@ impl Pull {
                     return Err(Fault::nobody(self.peer, bad));
                 }
             };
-            if seq <= upto || !op.leaves_slot() {
+            if seq <= upto {
                 return Err(self.nonsense("slots do not ascend"));
             }
             upto = seq;
@@ -570,7 +570,7 @@ impl Pull {
             // Stamps rise within a history: these were not written after our head. It is another one,
             // even if it should have everything of ours replaced.
             self.stop_receiving(replica);
-            replica.proof_failed(id, false);
+            replica.proof_failed(id);
             self.misunderstood = true;
             return Ok(());
         }
@@ -650,7 +650,7 @@ impl Pull {
             self.misunderstood = true;
             return Ok(());
         }
-        replica.proof_failed(id, receiving.linked);
+        replica.proof_failed(id);
         if !receiving.linked {
             // Nobody knew whether this goes on from what is here. It does not: it is asked for whole.
             self.misunderstood = true;
@@ -676,7 +676,6 @@ impl Pull {
             branch.extent = extent;
             branch.flip(header, totals)
         }));
-        replica.proof_failures.remove(&id.log);
         if whole {
             replica.place_whole(id);
         }

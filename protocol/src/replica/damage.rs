@@ -283,7 +283,7 @@ impl<S: Store> Replica<S> {
             return Ok(None);
         }
         let prefix = self.own_right().map(|right| right.prefix.clone()).unwrap_or_default();
-        if !slot.op.cell.key.starts_with(&prefix) || !slot.op.leaves_slot() {
+        if !slot.op.cell.key.starts_with(&prefix) {
             // What its grant allows no more, others would not take.
             return Ok(None);
         }

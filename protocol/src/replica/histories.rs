@@ -82,13 +82,10 @@ impl<S: Store> Replica<S> {
         Ok(stands.unwrap_or(Stands::Beyond))
     }
 
-    /// What was offered of a log proved false. After the second time, or when nobody could know whether
-    /// it goes on from what is here, the log is asked for whole.
-    pub(crate) fn proof_failed(&mut self, id: BranchId, linked: bool) {
-        let count = self.proof_failures.entry(id.log).or_default();
-        *count += 1;
-        let whole = !linked || *count > 1;
-        if whole && self.logs.fetching(id.log).is_none() && self.log_counts(id.log) {
+    /// What was offered of a log proved false, or cannot be proven from what is here (its author may have
+    /// forgotten slots below our head): the log is asked for whole, beside what is here.
+    pub(crate) fn proof_failed(&mut self, id: BranchId) {
+        if self.logs.fetching(id.log).is_none() && self.log_counts(id.log) {
             let branch = self.new_branch(self.logs.fresh_id(id.log));
             self.logs.put(branch);
         }

@@ -78,8 +78,6 @@ pub(crate) struct Replica<S> {
     pub(crate) root_disputes: BTreeSet<(DeviceId, LogId)>,
     /// Branches that a session is receiving, and until when no other may take its place.
     pub(crate) receiving: BTreeMap<BranchId, (SessionId, u64)>,
-    /// How often in a row what was offered of a log proved false.
-    pub(crate) proof_failures: BTreeMap<LogId, u32>,
     /// Histories being compared, step by step.
     pub(crate) comparisons: BTreeMap<BranchId, Comparison>,
     /// How far logs count has changed, or something is missing: others are to be asked for it now.
@@ -131,7 +129,6 @@ impl<S: Store> Replica<S> {
             suspects: BTreeSet::new(),
             root_disputes: BTreeSet::new(),
             receiving: BTreeMap::new(),
-            proof_failures: BTreeMap::new(),
             comparisons: BTreeMap::new(),
             ask_all: false,
             alarmed: BTreeSet::new(),

@@ -5,13 +5,13 @@ use crate::codec::{self, Bytes};
 use crate::io::{Change, Condition, Edit, Fault, Output, Token, WriteRefused};
 use crate::limits::{
     GROUP_BYTES, GROUP_OPS, MAX_CTX, MAX_GOSSIP, MAX_GOSSIP_VALUE, MAX_LOGS_PER_AUTHOR, MAX_PARTS,
-    MAX_QUEUED_WRITES, MAX_TX_BYTES, MAX_TX_OPS, VERSION,
+    MAX_QUEUED_WRITES, MAX_TX_BYTES, MAX_TX_OPS,
 };
 use crate::log::branch::{Advanced, Branch, BranchState};
-use crate::log::commit::{self, Header, VerifiedCommit};
+use crate::log::commit::{self, VerifiedCommit};
 use crate::message::{self, Gossip};
 use crate::model::counter::{Amount, Part, PartId, Parts, decimal};
-use crate::model::id::{DeviceId, Hash, LogId, Version};
+use crate::model::id::{DeviceId, LogId, Version};
 use crate::model::op::{Body, Op, Slot};
 use crate::model::view::{Shown, View};
 use crate::plant::{self, Plant};
@@ -77,7 +77,9 @@ impl<S: Store> Replica<S> {
         let busy = branch.staged.is_some() || branch.purging();
         let stuck = busy || branch.forked || branch.frozen.is_some() || regranted || !live;
         let stuck = stuck && !plant::is(Plant::ReuseEpoch);
-        if runaway || stuck || several {
+        // A greater own epoch has come from elsewhere: a lesser one might count nowhere any more.
+        let behind = self.logs.epochs(self.me).last().is_some_and(|log| *log > self.own);
+        if runaway || stuck || several || behind {
             self.rotate();
             self.clock.reset_lead(now);
         }
@@ -264,29 +266,8 @@ impl<S: Store> Replica<S> {
             return Ok(None);
         };
         let names = std::mem::take(&mut change.names);
-        let grant = self.roster.member(&self.me).map(|m| m.grant).unwrap_or_default();
-        let last_seq = own.seq() + slots.len() as u64;
-        let roster = self.roster.hash();
-        let counted_from = match own.head.as_ref().map(|head| head.header()) {
-            Some(head) if head.roster == roster => head.counted_from,
-            _ => own.seq() + 1,
-        };
-        let header = Header {
-            version: VERSION,
-            swarm: self.roster.swarm(),
-            grant,
-            log: own.id.log,
-            last_seq,
-            count: u32::try_from(slots.len()).unwrap_or(u32::MAX),
-            hlc,
-            prev: own.head_hash(),
-            ops_hash: Hash::default(),
-            live_root: change.totals().root(),
-            live_count: change.totals().count(),
-            live_bytes: change.totals().bytes(),
-            roster,
-            counted_from,
-        };
+        let (count, totals) = (slots.len(), change.totals());
+        let header = commit::next_header(&own, &self.roster, &self.me, hlc, count, totals);
         let max = self.own_right().and_then(|right| right.max_bytes);
         if max.is_some_and(|max| header.live_bytes > max) {
             return Ok(None);

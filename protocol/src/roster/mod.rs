@@ -301,6 +301,11 @@ impl Roster {
         Hash::new(*h.finalize().as_bytes())
     }
 
+    /// Every statement that is kept, by name: also those that counted once and do not now.
+    pub fn kept(&self) -> impl Iterator<Item = &Hash> {
+        self.statements.keys()
+    }
+
     /// The short names of all statements that count, ascending.
     #[must_use]
     pub fn names(&self) -> Vec<Hash8> {

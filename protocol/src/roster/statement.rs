@@ -199,6 +199,12 @@ pub(super) struct Held {
 }
 
 impl Statement {
+    /// What bytes claim to state. Nothing of it is checked.
+    #[must_use]
+    pub fn claim(bytes: &[u8]) -> Option<Self> {
+        codec::decode(&open(bytes).ok()?.body).ok()
+    }
+
     /// The device that it is about.
     #[must_use]
     pub fn device(&self) -> DeviceId {

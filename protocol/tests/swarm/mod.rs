@@ -11,12 +11,17 @@ use swarmkv_protocol::codec::Bytes;
 use swarmkv_protocol::crypto::{self, DeviceKey, Domain};
 use swarmkv_protocol::engine::Engine;
 use swarmkv_protocol::id::{BranchId, DeviceId, Hash, Version};
-use swarmkv_protocol::io::{Blame, Change, Fault, Input, Output, SessionId, Token, Verdict};
+use swarmkv_protocol::io::{
+    Blame, Change, Fault, Input, Output, SessionId, Token, Verdict, WriteRefused,
+};
 use swarmkv_protocol::memory::MemoryStore;
+use swarmkv_protocol::message::{self, Repair};
 use swarmkv_protocol::model::cell::Cell;
 use swarmkv_protocol::roster::{Grant, Role, Roster};
 use swarmkv_protocol::store::{RawSlot, Store, StoreError, Write};
 use swarmkv_protocol::time::Now;
+
+pub mod author;
 
 #[derive(Clone, Default)]
 pub struct Disk(pub Rc<RefCell<MemoryStore>>);
@@ -65,6 +70,10 @@ pub struct Swarm {
     /// Sees every frame: from, to, bytes; `None` drops it.
     pub hook: Hook,
     pub frames: u64,
+    /// A node whose side of repair sessions a test plays by hand: [`Swarm::opened`] lists those that others
+    /// open to it.
+    pub by_hand: Option<usize>,
+    pub opened: Vec<SessionId>,
     links: Vec<(usize, usize)>,
     sessions: BTreeMap<(usize, SessionId), (usize, SessionId)>,
     next: u64,
@@ -104,6 +113,8 @@ impl Swarm {
             gossip: false,
             hook: Box::new(|_, _, bytes| Some(bytes)),
             frames: 0,
+            by_hand: None,
+            opened: Vec::new(),
             links: Vec::new(),
             sessions: BTreeMap::new(),
             next: 0,
@@ -208,6 +219,14 @@ impl Swarm {
             }
             Output::OpenSession(id, peer) => {
                 let peer = self.index(&peer);
+                if self.by_hand == Some(n) {
+                    return;
+                }
+                if self.by_hand == Some(peer) {
+                    self.opened.push(id);
+                    due.push_back((n, Input::SessionReady(id)));
+                    return;
+                }
                 self.next += 1;
                 let other = SessionId(self.next * 2 + 1);
                 self.sessions.insert((n, id), (peer, other));
@@ -307,6 +326,49 @@ impl Swarm {
             _ => None,
         });
         verdict.expect("every message gets a verdict")
+    }
+
+    /// As [`Swarm::write`], or why not.
+    pub fn try_write(&mut self, n: usize, changes: Vec<Change>) -> Result<(), WriteRefused> {
+        let token = self.token();
+        self.input(n, Input::Write(token, changes));
+        self.input(n, Input::Commit);
+        let result = self.nodes[n].log.iter().find_map(|output| match output {
+            Output::Written(t, _) if *t == token => Some(Ok(())),
+            Output::WriteRefused(t, refused) if *t == token => Some(Err(refused.clone())),
+            _ => None,
+        });
+        result.expect("every write is answered")
+    }
+
+    /// Hands everything that a node has gossiped to another.
+    pub fn hand_all(&mut self, from: usize, to: usize) {
+        for message in self.nodes[from].published.clone() {
+            self.hand_gossip(to, from, message);
+        }
+    }
+
+    /// The disk as it is now, for putting back later.
+    pub fn copy(&self, n: usize) -> Disk {
+        Disk(Rc::new(RefCell::new(self.nodes[n].disk.0.borrow().clone())))
+    }
+
+    /// The process dies and comes back on another disk.
+    pub fn put_back(&mut self, n: usize, disk: &Disk, fresh_epoch: bool) {
+        self.disconnect_all(n);
+        self.mono += 1;
+        let disk = Disk(Rc::new(RefCell::new(disk.0.borrow().clone())));
+        self.nodes[n] = self.open(key(n), disk, fresh_epoch);
+    }
+
+    /// Hands a frame to the node that opened a session to the one played by hand.
+    pub fn say(&mut self, to: usize, session: SessionId, message: &Repair) {
+        let now = self.now();
+        let frame = message::encode(message);
+        if let Err(fault) = self.nodes[to].engine.handle(now, Input::SessionFrame(session, frame)) {
+            self.nodes[to].faults.push(fault);
+        }
+        self.input(to, Input::SessionReady(session));
     }
 
     pub fn equal(&self) -> bool {

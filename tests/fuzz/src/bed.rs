@@ -11,7 +11,6 @@ use swarmkv_protocol::engine::Engine;
 use swarmkv_protocol::id::{BranchId, DeviceId};
 use swarmkv_protocol::io::{Change, Input, Output, SessionId, Token};
 use swarmkv_protocol::memory::MemoryStore;
-use swarmkv_protocol::op::Body;
 use swarmkv_protocol::roster::{Grant, Role, Roster};
 use swarmkv_protocol::store::{RawSlot, Store, StoreError};
 use swarmkv_protocol::time::Now;
@@ -67,8 +66,7 @@ pub fn key(n: u8) -> DeviceKey {
 }
 
 pub fn put(key: &str, value: &str) -> Change {
-    let body = Body::Put(Bytes(value.into()));
-    Change { key: Bytes(key.into()), body, expires_at: None, condition: None }
+    Change::put(key.as_bytes(), value.as_bytes())
 }
 
 thread_local! {

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use swarmkv_protocol::id::{DeviceId, LogId};
 use swarmkv_protocol::io::{Fault, Input, Output, SessionId, Token};
 use swarmkv_protocol::limits::{MAX_HELD, MAX_LOGS};
-use swarmkv_protocol::message::{self, Repair};
+use swarmkv_protocol::message::{self, Repair, Then};
+use swarmkv_protocol::model::cell::Cell;
 use swarmkv_protocol::roster::Role;
 use swarmkv_protocol::store::{RawSlot, Store as _};
 use swarmkv_protocol::ticket::Invite;
@@ -79,7 +80,7 @@ pub fn run(data: &[u8], mix: Mix) {
 
 impl Course<'_> {
     fn step(&mut self, mix: Mix) {
-        let count = if mix == Mix::Session { 8 } else { 16 };
+        let count = if mix == Mix::Session { 8 } else { 17 };
         match self.input.byte() % count {
             6 | 7 => self.converse(),
             0 => {
@@ -100,6 +101,7 @@ impl Course<'_> {
                 self.feed(Input::Write(Token(self.next), changes));
             }
             9 => self.feed(Input::Commit),
+            16 => self.feed(Input::Flush),
             10 => {
                 let peer = key(2 + self.input.byte() % 3).id();
                 let connect = self.input.byte() % 2 == 0;
@@ -250,7 +252,7 @@ impl Course<'_> {
     fn honest_heads(&self) -> BTreeMap<LogId, u64> {
         let honest = [key(1).id(), key(2).id()];
         let mut heads = BTreeMap::new();
-        for (branch, seq) in self.victim.engine.heads() {
+        for (branch, seq) in self.victim.engine.heads().iter() {
             if honest.contains(&branch.log.author) {
                 let head = heads.entry(branch.log).or_insert(0);
                 *head = seq.max(*head);
@@ -275,13 +277,13 @@ impl Course<'_> {
         assert_eq!(ours, theirs, "they do not agree");
         let heads = self.victim.engine.heads();
         for n in 0..5 {
-            let key = format!("key {n}");
-            for raw in self.victim.disk.slots(key.as_bytes()).expect("memory does not fail") {
-                if heads.get(&raw.branch).is_none_or(|head| raw.seq > *head) {
+            let key = Cell::value(format!("key {n}").as_bytes()).index_key();
+            for raw in self.victim.disk.slots(&key).expect("memory does not fail") {
+                if raw.seq > heads.of(&raw.branch) {
                     continue;
                 }
                 raw.open().expect("what is shown decodes");
-                let same = honest.disk.slots(key.as_bytes()).expect("memory does not fail");
+                let same = honest.disk.slots(&key).expect("memory does not fail");
                 let place =
                     |other: &&RawSlot| (other.branch.log, other.seq) == (raw.branch.log, raw.seq);
                 if let Some(other) = same.iter().find(place) {
@@ -323,7 +325,10 @@ impl Twister<'_, '_> {
                     _ => slots.iter_mut().for_each(|slot| slot.hlc.0 ^= number),
                 }
             }
-            Repair::End(end) => end.gone = vec![(1 + number % 4, 1 + number % 9)],
+            Repair::End(header) => {
+                let at = usize::from(self.0.byte()) % header.len().max(1);
+                header.0.iter_mut().skip(at).take(1).for_each(|byte| *byte ^= 1);
+            }
             Repair::Start(start) => match self.0.byte() % 3 {
                 0 => start.from = number,
                 1 => start.base = Default::default(),
@@ -339,13 +344,29 @@ impl Twister<'_, '_> {
                         _ => {}
                     }
                 }
-                digest.full = self.0.byte() % 2 == 0;
+                match self.0.byte() % 4 {
+                    0 => digest.since = 0,
+                    1 => digest.since = number,
+                    2 => digest.number = number,
+                    _ => {}
+                }
+                digest.then = match self.0.byte() % 6 {
+                    0 => Then::More,
+                    1 => Then::Send,
+                    2 => Then::Wait,
+                    _ => digest.then,
+                };
                 if self.0.byte() % 3 == 0 {
                     digest.only = digest.entries.iter().map(|entry| entry.log).collect();
                 }
             }
             Repair::Plan(plan) => plan.logs.iter_mut().for_each(|planned| planned.seq = number),
-            Repair::Hello(_) | Repair::Differs(_) | Repair::Done | Repair::Same(_) => {}
+            Repair::Except(places) => places.push(self.0.byte().into()),
+            Repair::Hello(_)
+            | Repair::Differs(_)
+            | Repair::Done
+            | Repair::Same(_)
+            | Repair::TellAll => {}
             Repair::Roster(names) => names.reverse(),
             Repair::Statements(statements) => statements.missing.push(self.0.bytes(200).into()),
         }

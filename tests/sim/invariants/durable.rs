@@ -4,12 +4,11 @@ use swarmkv_protocol::commit::{SignedCommit, SignedHeader};
 use swarmkv_protocol::id::{LogId, Version};
 use swarmkv_protocol::message::{self, Gossip, Repair};
 
-use crate::disk::{has_header, header_of};
+use crate::disk::header_of;
 use crate::world::World;
 
 fn is_durable(world: &World, n: usize, log: &LogId, seq: u64) -> bool {
-    let disk = world.nodes[n].disk.borrow();
-    has_header(&disk.durable, log, seq)
+    world.nodes[n].disk.borrow().had_durable(log, seq)
 }
 
 /// A commit of our own leaves only when it is on our disk.
@@ -47,7 +46,7 @@ pub fn published(world: &mut World, n: usize, bytes: &[u8]) -> Result<(), String
 pub fn acknowledged(world: &World, n: usize, version: &Version) -> Result<(), String> {
     let disk = world.nodes[n].disk.borrow();
     let ends = world.model.logs.get(&version.log).map(|written| written.ends.range(version.seq..));
-    let stored = |seq: &u64| has_header(&disk.durable, &version.log, *seq);
+    let stored = |seq: &u64| disk.had_durable(&version.log, *seq);
     let covered = ends.into_iter().flatten().any(stored);
     if covered || !world.honest_author(&version.log) {
         return Ok(());

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use swarmkv_protocol::codec::Bytes;
 use swarmkv_protocol::id::Hash;
-use swarmkv_protocol::store::Write;
+use swarmkv_protocol::store::{Store as _, Write};
 
 use super::super::disk::Disk;
 use super::super::files::Files;
@@ -115,6 +115,68 @@ fn a_removed_slot_that_was_never_there_does_no_harm() {
     disk.apply(vec![Write::RemoveSlot { key: key(1), branch: branch(1), seq: 4 }]);
     let snapshot = disk.sync().expect("durable");
     assert_eq!(snapshot.slots(&key(1)), Ok(Vec::new()));
+}
+
+#[test]
+fn the_newest_header_of_each_log_is_handed_to_a_start_and_goes_with_its_log() {
+    let files: Arc<dyn Files> = Arc::new(InMemory::default());
+    let open = || Disk::with(Arc::clone(&files), SMALL).expect("opened");
+    let header = |n, seq: u64| Write::Header {
+        branch: branch(n),
+        seq,
+        bytes: Bytes(vec![seq.to_be_bytes()[7]; 40]),
+    };
+    let record = |n| Write::Log { branch: branch(n), record: Bytes(vec![1]) };
+    let heads = |disk: &Disk| disk.recover().expect("readable").heads;
+    let held = |disk: &Disk, seq| disk.header(&branch(1), seq).expect("readable").is_some();
+    let mut disk = open();
+    // Part of it in the index, part in the journal, and one that has no record.
+    disk.apply(vec![
+        record(1),
+        record(2),
+        header(1, 3),
+        header(1, 300),
+        header(2, 7),
+        header(3, 1),
+    ]);
+    disk.sync().expect("durable");
+    disk.settle().expect("begun");
+    drop(disk);
+    disk = open();
+    disk.apply(vec![header(1, 9), header(2, 8)]);
+    disk.sync().expect("durable");
+    let newest = |n, seq: u8| (branch(n), Bytes(vec![seq; 40]));
+    assert_eq!(heads(&disk), [newest(1, 44), newest(2, 8)]);
+    // Gone wherever they lie; what the number is used for next stays.
+    disk.apply(vec![
+        header(1, 10),
+        Write::RemoveLog { branch: branch(1) },
+        header(1, 2),
+        record(1),
+    ]);
+    assert!([3, 9, 10, 300].iter().all(|seq| !held(&disk, *seq)) && held(&disk, 2));
+    disk.sync().expect("durable");
+    drop(disk);
+    disk = open();
+    assert_eq!(heads(&disk), [newest(1, 2), newest(2, 8)]);
+    disk.settle().expect("begun");
+    drop(disk);
+    disk = open();
+    assert_eq!(heads(&disk), [newest(1, 2), newest(2, 8)]);
+    assert!([3, 9, 10, 300].iter().all(|seq| !held(&disk, *seq)) && held(&disk, 2));
+}
+
+#[test]
+fn the_own_head_that_a_store_in_memory_keeps_is_taken_once() {
+    let files: Arc<dyn Files> = Arc::new(InMemory::default());
+    let open = || Disk::with(Arc::clone(&files), SMALL).expect("opened");
+    let disk = Disk::in_memory(open()).expect("made");
+    disk.keep_own_head(Some(Bytes(vec![5]))).expect("kept");
+    drop(disk);
+    let kept = open();
+    assert_eq!(kept.take_own_head(), Ok(Some(Bytes(vec![5]))));
+    drop(kept);
+    assert_eq!(open().take_own_head(), Ok(None), "a crash right after leaves none");
 }
 
 #[test]

@@ -4,6 +4,7 @@ mod crash;
 mod damage;
 mod faulty;
 mod life;
+mod migration;
 mod model;
 mod recording;
 mod space;

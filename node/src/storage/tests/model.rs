@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use swarmkv_protocol::codec::{self, Bytes};
 use swarmkv_protocol::id::{Branch, DeviceId, Hash8, LogId};
+use swarmkv_protocol::model::cell::Cell;
 use swarmkv_protocol::op::{Body, Op};
 use swarmkv_protocol::store::{RawSlot, Store, Write};
 use swarmkv_protocol::time::Hlc;
@@ -55,8 +56,9 @@ pub(super) fn branch(n: u64) -> Branch {
 const BRANCHES: u64 = 3;
 const KEYS: u64 = 12;
 
+/// The index key of the cell of `key/` and that number.
 pub(super) fn key(n: u64) -> Bytes {
-    Bytes::from(format!("key/{n:02}").as_bytes())
+    Cell::value(format!("key/{n:02}").as_bytes()).index_key()
 }
 
 impl Model {
@@ -99,9 +101,10 @@ impl Model {
         }
         let value = vec![random.below(256) as u8; random.below(400) as usize];
         let op = Op {
-            key: key.clone(),
+            cell: Cell::from_index_key(&key).expect("an index key"),
             body: Body::Put(Bytes(value)),
             ctx: Vec::new(),
+            took: Vec::new(),
             expires_at: None,
         };
         let op = Bytes(codec::encode(&op));

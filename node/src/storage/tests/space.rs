@@ -6,6 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use swarmkv_protocol::codec::{self, Bytes};
+use swarmkv_protocol::model::cell::Cell;
 use swarmkv_protocol::op::{Body, Op};
 use swarmkv_protocol::store::{RawSlot, Store, Write};
 use swarmkv_protocol::time::Hlc;
@@ -36,7 +37,8 @@ pub(super) fn sizes() -> Sizes {
 
 pub(super) fn written(n: u64, seq: u64, len: usize) -> Write {
     let body = Body::Put(Bytes(vec![seq as u8; len]));
-    let op = Op { key: key(n), body, ctx: Vec::new(), expires_at: None };
+    let cell = Cell::from_index_key(&key(n)).expect("an index key");
+    let op = Op { cell, body, ctx: Vec::new(), took: Vec::new(), expires_at: None };
     let op = Bytes(codec::encode(&op));
     Write::Slot { key: key(n), slot: RawSlot { branch: branch(1), seq, hlc: Hlc(seq << 16), op } }
 }
