@@ -20,18 +20,11 @@ pub struct Disk {
     dropped: BTreeSet<(LogId, u64)>,
     handed: u64,
     synced: u64,
-    /// Logs of which some history was dropped: what was said of it before may arrive later.
-    pub dropped: BTreeSet<LogId>,
 }
 
 impl Disk {
     /// Takes one `Persist`; says its number.
     pub fn write(&mut self, writes: Vec<Write>) -> u64 {
-        let gone = writes.iter().filter_map(|write| match write {
-            Write::RemoveLog { branch } => Some(branch.log),
-            _ => None,
-        });
-        self.dropped.extend(gone);
         self.visible.apply(writes.clone());
         self.unsynced.push_back(writes);
         self.handed += 1;
@@ -127,6 +120,6 @@ pub fn has_header(store: &MemoryStore, log: &LogId, seq: u64) -> bool {
 
 /// See [`has_header`].
 pub fn header_of(store: &MemoryStore, log: &LogId, seq: u64) -> Option<Bytes> {
-    let branches = (0..1024).map(|number| BranchId { log: *log, number });
+    let branches = (0..64).map(|number| BranchId { log: *log, number });
     branches.filter_map(|branch| store.header(&branch, seq).ok().flatten()).next()
 }

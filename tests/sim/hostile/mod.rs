@@ -287,7 +287,8 @@ fn wait(
         let next = world.time + 500;
         crate::run_until(world, next)?;
         let Some(lack) = lacking(world) else { return Ok(world.time - from) };
-        if world.time > from + BOUND_MS {
+        let patience = crate::number("SWARMKV_SIM_PATIENCE").unwrap_or(1);
+        if world.time > from + BOUND_MS * patience {
             return Err(lack);
         }
     }

@@ -16,6 +16,9 @@ pub fn published(world: &mut World, n: usize, bytes: &[u8]) -> Result<(), String
     if world.hostile.contains_key(&n) {
         return Ok(());
     }
+    if world.hostile.contains_key(&n) {
+        return Ok(());
+    }
     let header = match message::decode(bytes) {
         Ok(Gossip::Announce(header)) => SignedHeader::decode(&header).ok(),
         Ok(Gossip::Commit(commit)) => {
@@ -59,6 +62,9 @@ pub fn told(world: &mut World, n: usize, bytes: &[u8]) -> Result<(), String> {
     if world.hostile.contains_key(&n) {
         return Ok(());
     }
+    if world.hostile.contains_key(&n) {
+        return Ok(());
+    }
     let claims: Vec<(LogId, u64)> = match message::decode(bytes) {
         Ok(Repair::Digest(digest)) => digest.entries.iter().map(|e| (e.log, e.seq)).collect(),
         Ok(Repair::End(header)) => SignedHeader::decode(&header)
@@ -67,8 +73,7 @@ pub fn told(world: &mut World, n: usize, bytes: &[u8]) -> Result<(), String> {
         _ => return Ok(()),
     };
     for (log, seq) in claims.into_iter().filter(|(_, seq)| *seq > 0) {
-        let dropped = world.nodes[n].disk.borrow().dropped.contains(&log);
-        if !dropped && !is_durable(world, n, &log, seq) {
+        if !is_durable(world, n, &log, seq) {
             return Err(format!("durable: node {n} told of {log:?}:{seq} too early"));
         }
         if world.nodes[n].id == log.author && world.honest(n) {
