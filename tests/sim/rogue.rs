@@ -137,8 +137,8 @@ fn twist(rng: &mut Rng, repair: &mut Repair) {
                 0 => {
                     slots.remove(at);
                 }
-                1 => slots[at].hlc = Hlc(slots[at].hlc.0 + 1),
-                2 => slots[at].seq += rng.below(1 << 40),
+                1 => slots[at].hlc = Hlc(slots[at].hlc.0.wrapping_add(1)),
+                2 => slots[at].seq = slots[at].seq.saturating_add(rng.below(1 << 40)),
                 3 => slots.truncate(at),
                 _ => change_value(rng, &mut slots[at].op),
             }
@@ -194,7 +194,7 @@ fn twist(rng: &mut Rng, repair: &mut Repair) {
 
 fn lie(rng: &mut Rng, entry: &mut Entry) {
     match rng.below(6) {
-        0 => entry.seq += rng.below(1_000),
+        0 => entry.seq = entry.seq.saturating_add(rng.below(1_000)),
         1 => entry.seq = entry.seq.saturating_sub(rng.below(20)),
         2 => entry.staged = rng.next(),
         3 => entry.head = Hash8::new(rng.bytes()),

@@ -420,7 +420,7 @@ impl Pull {
             return None;
         }
         if !replica.logs.contains(&id) {
-            if !replica.make_room(start.log) {
+            if !replica.log_counts(start.log) {
                 return None;
             }
             let branch = replica.new_branch(id);
@@ -687,6 +687,9 @@ impl Pull {
         }));
         replica.fx.counters.logs_repaired += 1;
         replica.after_head_moved(id, writes);
+        if whole {
+            replica.make_room(id.log.author);
+        }
         self.learned = true;
     }
 }

@@ -96,7 +96,7 @@ impl<S: Store> Replica<S> {
     pub(crate) fn freeze(&mut self, branch: Branch, header: Hash) {
         let (id, log) = (branch.id, branch.id.log);
         if !self.logs.contains(&id) {
-            if !self.make_room(log) {
+            if !self.log_counts(log) {
                 return;
             }
             self.logs.put(branch);

@@ -297,26 +297,23 @@ impl<S: Store> Replica<S> {
         greater < MAX_LOGS_PER_AUTHOR || own
     }
 
-    /// A log comes to count: those of its author with the least epochs make room.
-    pub(crate) fn make_room(&mut self, log: LogId) -> bool {
-        if !self.log_counts(log) {
-            return false;
+    /// A log has come to be proven here: those of its author with the least epochs make room. Not before it is
+    /// proven: two that are fetched at once would make one place, and one that never is proven would cost
+    /// another its place.
+    pub(crate) fn make_room(&mut self, author: DeviceId) {
+        if author == self.me {
+            return;
         }
-        if log.author == self.me {
-            return true;
-        }
-        let mut known = self.logs.epochs(log.author);
-        known.insert(log);
+        let known = self.logs.epochs(author);
         let surplus = known.len().saturating_sub(MAX_LOGS_PER_AUTHOR);
         let old: Vec<LogId> = known.into_iter().take(surplus).collect();
         let stale = |b: &&Branch| old.contains(&b.id.log) && !b.dropping();
         let ids: Vec<BranchId> =
-            self.logs.of_author(log.author).filter(stale).map(|b| b.id).collect();
+            self.logs.of_author(author).filter(stale).map(|b| b.id).collect();
         for id in ids {
             let writes = self.logs.record(id, Branch::give_up);
             self.fx.persist(writes);
         }
-        true
     }
 
     /// Whether a header is one that proved wrong here.
@@ -352,7 +349,6 @@ impl<S: Store> Replica<S> {
         };
         let branch = match self.logs.get(&id).cloned() {
             Some(branch) => branch,
-            None if !self.make_room(log) => return Ok(Taken::Placed),
             None => self.new_branch(id),
         };
         if branch.purging() {
@@ -420,8 +416,12 @@ impl<S: Store> Replica<S> {
     ) {
         let id = branch.id;
         branch.extent = self.extent(id.log);
+        let first = branch.head.is_none();
         let mut writes = branch.go_on(commit.header().clone(), change);
         self.logs.put(branch);
+        if first {
+            self.make_room(id.log.author);
+        }
         writes.extend(self.logs.record_one());
         self.after_head_moved(id, writes);
     }

@@ -24,7 +24,6 @@ use crate::world::World;
 pub struct Granted {
     pub name: Hash,
     pub prefix: Bytes,
-    pub max_bytes: Option<u64>,
 }
 
 /// A commit as it was signed.
@@ -116,6 +115,9 @@ pub struct Author {
     pub grants: Vec<Granted>,
     pub histories: Vec<History>,
     next_epoch: u64,
+    /// How often it opens a log, and how often it signs something odd, in percent.
+    opens: u64,
+    odd: u64,
     /// Commits that were signed, in any order, and may be handed out again.
     pub signed: Vec<Signed>,
 }
@@ -124,9 +126,11 @@ pub struct Author {
 const MOST: usize = 3 * MAX_LOGS_PER_AUTHOR;
 
 impl Author {
-    pub fn new(key: DeviceKey, swarm: SwarmId, grants: Vec<Granted>) -> Self {
+    pub fn new(rng: &mut Rng, key: DeviceKey, swarm: SwarmId, grants: Vec<Granted>) -> Self {
         let (histories, signed) = (Vec::new(), Vec::new());
-        Self { me: key.id(), key, swarm, grants, histories, next_epoch: 1 << 20, signed }
+        let opens = [4, 12, 50][rng.index(3)];
+        let odd = [10, 38, 80][rng.index(3)];
+        Self { me: key.id(), key, swarm, grants, histories, next_epoch: 1 << 20, opens, odd, signed }
     }
 
     /// Signs one commit of some history; what it comes to is to be handed out.
@@ -169,7 +173,7 @@ impl Author {
     }
 
     fn choose(&mut self, rng: &mut Rng, world: &Sight) -> usize {
-        let opens = self.histories.is_empty() || rng.percent(12);
+        let opens = self.histories.is_empty() || rng.percent(self.opens);
         let forks = !opens && rng.percent(12);
         if forks {
             let of = &self.histories[rng.index(self.histories.len())];
@@ -285,7 +289,7 @@ fn stamp(rng: &mut Rng, last: u64, wall: u64) -> u64 {
 
 /// Makes one thing of a header odd or false now and then; says whether it did.
 fn twist(rng: &mut Rng, mut header: Header, author: &Author, history: &History) -> (Header, bool) {
-    if rng.percent(62) {
+    if !rng.percent(author.odd) {
         return (header, false);
     }
     match rng.below(18) {

@@ -84,11 +84,11 @@ impl World {
                 let statement = roster.grant(&owner, grant).map_err(|e| e.to_string())?;
                 let name = crypto::hash(Domain::StatementName, &[&statement]);
                 roster.insert(&[statement]);
-                let (prefix, max_bytes) = (right.prefix.clone(), right.max_bytes);
-                grants.push(Granted { name, prefix, max_bytes });
+                grants.push(Granted { name, prefix: right.prefix.clone() });
             }
             if let Some(role) = role {
-                let signs = role.author.then(|| Author::new(self.nodes[n].key(), roster.swarm(), grants));
+                let (key, swarm) = (self.nodes[n].key(), roster.swarm());
+                let signs = role.author.then(|| Author::new(&mut self.rng, key, swarm, grants));
                 let hostile = Hostile {
                     role,
                     author: signs,
@@ -287,7 +287,8 @@ fn wait(
         let next = world.time + 500;
         crate::run_until(world, next)?;
         let Some(lack) = lacking(world) else { return Ok(world.time - from) };
-        if world.time > from + BOUND_MS {
+        let patience = crate::number("SWARMKV_SIM_PATIENCE").unwrap_or(1);
+        if world.time > from + BOUND_MS * patience {
             return Err(lack);
         }
     }

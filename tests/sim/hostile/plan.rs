@@ -44,12 +44,6 @@ fn right(rng: &mut Rng, hostile: bool) -> Right {
     Right { prefix: prefix.as_bytes().into(), max_bytes }
 }
 
-impl Hostility {
-    pub fn is_hostile(&self, n: usize) -> bool {
-        self.roles.get(n).is_some_and(Option::is_some)
-    }
-}
-
 /// The plan of a hostile seed. The owner is honest, and at least half of the swarm.
 pub fn from_seed(seed: u64) -> Plan {
     let mut rng = Rng::new(seed ^ 0x0b5e_55ed);

@@ -317,7 +317,7 @@ fn lies(rng: &mut Rng, truth: &Truth) -> Vec<Entry> {
         let mut entry = nothing(log.branch.log);
         match rng.below(5) {
             0 => (entry.seq, entry.head) = (u64::MAX, Hash8::new(rng.bytes())),
-            1 => (entry.seq, entry.head) = (log.seq + 1, Hash8::new(rng.bytes())),
+            1 => (entry.seq, entry.head) = (log.seq.saturating_add(1), Hash8::new(rng.bytes())),
             2 => entry.staged = rng.next(),
             3 => {
                 (entry.seq, entry.head) = (log.seq, Hash8::new(rng.bytes()));

@@ -16,6 +16,9 @@ pub fn published(world: &mut World, n: usize, bytes: &[u8]) -> Result<(), String
     if world.hostile.contains_key(&n) {
         return Ok(());
     }
+    if world.hostile.contains_key(&n) {
+        return Ok(());
+    }
     let header = match message::decode(bytes) {
         Ok(Gossip::Announce(header)) => SignedHeader::decode(&header).ok(),
         Ok(Gossip::Commit(commit)) => {
@@ -56,6 +59,9 @@ pub fn acknowledged(world: &World, n: usize, version: &Version) -> Result<(), St
 
 /// What a digest says is on our disk, and a log served to others is as well.
 pub fn told(world: &mut World, n: usize, bytes: &[u8]) -> Result<(), String> {
+    if world.hostile.contains_key(&n) {
+        return Ok(());
+    }
     if world.hostile.contains_key(&n) {
         return Ok(());
     }
