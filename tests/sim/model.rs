@@ -94,8 +94,10 @@ pub fn merged(slots: &[(RawSlot, u64)], wall: u64) -> (BTreeSet<Version>, Option
         open.values().any(|(other, _)| {
             let seen = slot.op.ctx.iter().any(|e| e.log == other.log && e.seq >= other.seq);
             other.op.ctx.iter().filter(|e| e.log == name.log).any(|e| {
+                // Another history of the log has written here as late: then that one is meant.
+                let elsewhere = open.values().any(|(z, _)| z.log == e.log && z.seq >= e.seq);
                 // What it names exactly; or what comes before something that is not here yet.
-                e == name || e.seq > name.seq && e.seq > head && !seen
+                e == name || e.seq > name.seq && e.seq > head && !seen && !elsewhere
             })
         })
     };
