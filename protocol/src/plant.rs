@@ -53,6 +53,16 @@ pub enum Plant {
     DropReplacedContext,
     /// What a write names beyond what is here hides nothing meanwhile.
     OnlyExactEntries,
+    /// All logs of an author are kept, however many it opens.
+    KeepAllEpochs,
+    /// All histories of a log are kept, however often it is forked.
+    KeepAllBranches,
+    /// The prefix of a grant is not looked at.
+    NoPrefix,
+    /// A log may go on under another grant than it began with.
+    MixGrants,
+    /// Who passes on what a grant not known here allows is punished.
+    PunishUnknownGrant,
 }
 
 #[cfg(feature = "plant")]

@@ -4,6 +4,7 @@
 //! faults. `SWARMKV_SIM_SEED=n` replays one seed; `SWARMKV_SIM_SEEDS=n` runs that many fixed seeds.
 
 mod chaos;
+mod direct;
 mod disk;
 mod event;
 mod hostile;

@@ -69,17 +69,54 @@ const SUITE: &[(Plant, &[&str])] = &[
     (Plant::Core(Fault::DropTombstones), &["whole", "deleted"]),
 ];
 
+/// Faults that hostile seeds catch.
+const HOSTILE: &[(Fault, &[&str])] = &[
+    (Fault::NoQuota, &["rights"]),
+    (Fault::NoPrefix, &["rights"]),
+    (Fault::MixGrants, &["rights", "equal", "honest"]),
+    (Fault::KeepAllEpochs, &["buffers", "equal"]),
+    (Fault::KeepAllBranches, &["buffers", "equal"]),
+    (Fault::PunishUnknownGrant, &["honest"]),
+    (Fault::PunishGap, &["honest"]),
+    (Fault::JudgeEarly, &["judged"]),
+    (Fault::DropReplacedContext, &["contexts"]),
+    (Fault::OnlyExactEntries, &["deleted"]),
+    (Fault::NoSalvage, &["acknowledged"]),
+    (Fault::SkipRoot, &["whole", "signed", "same", "deleted", "equal"]),
+];
+
+/// Runs one plan; what a checker reports.
+fn report(plan: Plan) -> Option<String> {
+    let run = std::panic::AssertUnwindSafe(|| crate::run(plan));
+    match std::panic::catch_unwind(run) {
+        Ok(Ok(_)) => None,
+        Ok(Err(report)) => Some(report),
+        Err(_) => Some("panic".into()),
+    }
+}
+
+#[test]
+fn every_planted_fault_is_caught_by_hostile_seeds() {
+    let mut missed = Vec::new();
+    for (fault, checkers) in HOSTILE {
+        let plan = |seed| crate::hostile::planted(seed, Plant::Core(*fault));
+        let caught = (1..=BOUND).find_map(|seed| Some((seed, report(plan(seed))?)));
+        let named = |text: &str| checkers.iter().any(|checker| text.starts_with(checker));
+        let by = caught.as_ref().map_or("-", |(_, text)| text.lines().next().unwrap_or("-"));
+        println!("{fault:?}: {:?} seeds: {by}", caught.as_ref().map(|(seeds, _)| seeds));
+        if !caught.as_ref().is_some_and(|(_, text)| named(text)) {
+            missed.push(*fault);
+        }
+    }
+    println!("hostile: planted faults caught: {} of {}", HOSTILE.len() - missed.len(), HOSTILE.len());
+    assert!(missed.is_empty(), "not caught, or by the wrong checkers: {missed:?}");
+}
+
 /// How many seeds from `first` on it takes until a checker reports, and its report.
 fn seeds_to_catch(plant: Plant, first: u64) -> Option<(u64, String)> {
     (0..BOUND).find_map(|n| {
         let plan = Plan::planted(first + n, plant);
-        let run = std::panic::AssertUnwindSafe(|| crate::run(plan));
-        let report = match std::panic::catch_unwind(run) {
-            Ok(Ok(_)) => return None,
-            Ok(Err(report)) => report,
-            Err(_) => "panic".into(),
-        };
-        Some((n + 1, report))
+        Some((n + 1, report(plan)?))
     })
 }
 

@@ -318,6 +318,7 @@ impl World {
                 Output::Persist(writes) => self.persist(n, writes)?,
                 Output::Verdict(token, verdict) => self.verdict(n, token, verdict)?,
                 other => {
+                    self.judged_whole(n, &other)?;
                     let heads = match &other {
                         Output::Advanced => self.nodes[n].engine.as_ref().map(crate::node::heads),
                         _ => None,
@@ -345,6 +346,17 @@ impl World {
             self.nodes[n].commit_planned = true;
             let pause = self.rng.below(4);
             self.agenda.at(self.time + pause, Event::Commit(n, life));
+        }
+        Ok(())
+    }
+
+    /// A conditional write goes ahead on a complete replica only.
+    fn judged_whole(&self, n: usize, output: &Output) -> Result<(), String> {
+        let Output::Written(token, _) = output else { return Ok(()) };
+        let complete = self.nodes[n].engine.as_ref().is_some_and(|engine| engine.caught_up());
+        let changes = self.nodes[n].writes.get(token).into_iter().flatten();
+        if !complete && changes.into_iter().any(|change| change.condition.is_some()) {
+            return Err(format!("judged: node {n} judges a condition while it is catching up"));
         }
         Ok(())
     }
@@ -377,8 +389,9 @@ impl World {
             }
             _ => None,
         });
-        let slots = slots.collect();
+        let slots: Vec<Signed> = slots.collect();
         if self.honest_author(&own) {
+            invariants::contexts::hold(&own, self.model.logs.get(&own), &slots)?;
             self.model.signed(own, claim.last_seq, u64::from(claim.count), slots)?;
         }
         Ok(())

@@ -107,7 +107,8 @@ impl BadCommit {
     #[must_use]
     pub fn blame(&self, from: &DeviceId) -> Blame {
         let sender = match self {
-            Self::Version(_) | Self::UnknownGrant | Self::Revoked | Self::Later(_) => false,
+            Self::UnknownGrant => plant::is(Plant::PunishUnknownGrant),
+            Self::Version(_) | Self::Revoked | Self::Later(_) => false,
             Self::Op(bad) => bad.by_all(),
             Self::OverQuota(author) => author == from,
             _ => true,
@@ -161,7 +162,7 @@ fn admissible(header: &Header, right: &Right) -> Result<(), BadCommit> {
 /// # Errors
 /// When the grant does not cover its key.
 pub(crate) fn admissible_slot(right: &Right, slot: &Slot) -> Result<(), BadCommit> {
-    if slot.op.cell.key.starts_with(&right.prefix) {
+    if slot.op.cell.key.starts_with(&right.prefix) || plant::is(Plant::NoPrefix) {
         Ok(())
     } else {
         Err(BadCommit::NotGranted("key outside its prefix"))

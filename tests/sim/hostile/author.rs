@@ -133,6 +133,37 @@ impl Author {
         Self { me: key.id(), key, swarm, grants, histories, next_epoch: 1 << 20, opens, odd, signed }
     }
 
+    /// One that signs nothing odd: see [`Author::plain`].
+    pub fn simple(key: DeviceKey, swarm: SwarmId, grant: Hash) -> Self {
+        let grants = vec![Granted { name: grant, prefix: Bytes::default() }];
+        Self { opens: 0, odd: 0, ..Self::new(&mut Rng::new(0), key, swarm, grants) }
+    }
+
+    /// Signs a true write, next in the log of this epoch.
+    pub fn plain(&mut self, epoch: u64, key: &[u8], change: impl FnOnce(&mut Header)) -> Signed {
+        let log = LogId { author: self.me, epoch, shard: 0 };
+        let found = self.histories.iter().position(|history| history.log == log);
+        let at = found.unwrap_or_else(|| {
+            self.histories.push(History::new(log, 0, 0, 1_700_000_000_000 << 16));
+            self.histories.len() - 1
+        });
+        let before = self.histories[at].clone();
+        let mut after = before.clone();
+        (after.seq, after.hlc) = (before.seq + 1, before.hlc + 1);
+        let (cell, body) = (Cell::value(key), Body::Put(Bytes(vec![7; 40])));
+        let op = Op { cell, body, ctx: Vec::new(), took: Vec::new(), expires_at: None };
+        let bytes = Bytes(codec::encode(&op));
+        let size = bytes.len();
+        let slots = vec![(Slot { log, seq: after.seq, hlc: Hlc(after.hlc), op, size }, bytes)];
+        after.take(&slots);
+        let mut header = self.header(Hash::default(), 1, &before, &after, &slots);
+        change(&mut header);
+        let signed = self.seal(header, slots);
+        after.commits.push(signed.clone());
+        self.histories[at] = after;
+        signed
+    }
+
     /// Signs one commit of some history; what it comes to is to be handed out.
     pub fn act(&mut self, rng: &mut Rng, world: &Sight) -> Option<Signed> {
         if self.grants.is_empty() {
@@ -156,7 +187,9 @@ impl Author {
         let last_seq = history.seq.checked_add(slots.len() as u64).filter(|_| !slots.is_empty())?;
         next.seq = last_seq;
         next.take(&slots);
-        let header = self.header(rng, world, &history, &next, &slots);
+        let roster = if rng.percent(80) { world.roster } else { Hash::new(rng.bytes()) };
+        let counted_from = if rng.percent(80) { 1 } else { rng.next() };
+        let header = self.header(roster, counted_from, &history, &next, &slots);
         let (header, odd) = twist(rng, header, self, &history);
         let signed = self.seal(header, slots);
         next.commits.push(signed.clone());
@@ -210,8 +243,8 @@ impl Author {
 
     fn header(
         &self,
-        rng: &mut Rng,
-        world: &Sight,
+        roster: Hash,
+        counted_from: u64,
         before: &History,
         after: &History,
         slots: &[(Slot, Bytes)],
@@ -232,8 +265,8 @@ impl Author {
             live_root: after.totals.root(),
             live_count: after.totals.count(),
             live_bytes: after.totals.bytes(),
-            roster: if rng.percent(80) { world.roster } else { Hash::new(rng.bytes()) },
-            counted_from: if rng.percent(80) { 1 } else { rng.next() },
+            roster,
+            counted_from,
         }
     }
 
@@ -501,7 +534,7 @@ impl World {
         let engine = self.nodes[n].engine.as_ref()?;
         let mut seen = BTreeMap::new();
         let keys: Vec<Bytes> = self.nodes[n].disk.borrow().visible.keys().cloned().collect();
-        for key in keys.into_iter().take(60) {
+        for key in keys.into_iter().take(24) {
             let view = self.view(n, &key);
             let versions = view.iter().flat_map(|view| view.seen().map(|seen| seen.version));
             seen.insert(key, versions.collect());

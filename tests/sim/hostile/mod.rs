@@ -3,7 +3,7 @@
 //!
 //! `SWARMKV_SIM_HOSTILE_SEED=n` replays one seed, `SWARMKV_SIM_HOSTILE_SEEDS=n` runs that many.
 
-mod author;
+pub mod author;
 mod plan;
 mod relay;
 
@@ -125,13 +125,13 @@ impl World {
     }
 
     fn sign_and_hand_out(&mut self, n: usize) {
+        if self.stage >= Stage::Signed || self.hostile[&n].author.is_none() {
+            return;
+        }
         let Some(sight) = self.sight(n) else { return };
         let Some(author) = self.hostile.get_mut(&n).and_then(|hostile| hostile.author.as_mut()) else {
             return;
         };
-        if self.stage >= Stage::Signed {
-            return;
-        }
         let mut out = Vec::new();
         let count = if self.rng.percent(60) { 1 + self.rng.below(3) } else { 0 };
         for _ in 0..count {

@@ -4,6 +4,7 @@ pub mod acknowledged;
 pub mod bounds;
 pub mod buffers;
 pub mod complete;
+pub mod contexts;
 pub mod converged;
 pub mod cut;
 pub mod deleted;
@@ -12,6 +13,7 @@ pub mod honest;
 pub mod kept;
 pub mod order;
 pub mod rest;
+pub mod rights;
 pub mod same;
 pub mod signed;
 pub mod whole;
@@ -37,6 +39,7 @@ pub fn check(world: &mut World) -> Result<(), String> {
         let live = live_sets(world, n)?;
         signed::holds(world, n, &live)?;
         whole::holds(world, n, &live)?;
+        rights::holds(world, n, &live)?;
     }
     // What merges show, against the oracle: one replica at a time, for it reads everything.
     let n = usize::try_from(world.events).unwrap_or(0) % world.nodes.len();
