@@ -21,9 +21,9 @@ pub enum Domain {
     Header,
     /// The operations of a commit.
     Ops,
-    /// What an operation says: body, context, expiry.
+    /// What an operation says: body, context, what it took, expiry.
     Content,
-    /// A user's key.
+    /// A cell's index key.
     Key,
     /// A slot: its name and its element of the live root.
     Slot,
@@ -39,8 +39,6 @@ pub enum Domain {
     Digest,
     /// A head's hash cut short in a digest.
     DigestEntry,
-    /// The name of a slot in a comparison of live sets.
-    SetElement,
     /// A roster as a set.
     Roster,
     /// Proof of knowing a ticket's secret.
@@ -50,7 +48,7 @@ pub enum Domain {
 }
 
 impl Domain {
-    const ALL: [Self; 16] = [
+    const ALL: [Self; 15] = [
         Self::Commit,
         Self::Header,
         Self::Ops,
@@ -63,7 +61,6 @@ impl Domain {
         Self::StatementName,
         Self::Digest,
         Self::DigestEntry,
-        Self::SetElement,
         Self::Roster,
         Self::Ticket,
         Self::CheckWords,
@@ -83,7 +80,6 @@ impl Domain {
             Self::StatementName => "swarmkv 1 statement name",
             Self::Digest => "swarmkv 1 digest",
             Self::DigestEntry => "swarmkv 1 digest entry",
-            Self::SetElement => "swarmkv 1 set element",
             Self::Roster => "swarmkv 1 roster",
             Self::Ticket => "swarmkv 1 ticket",
             Self::CheckWords => "swarmkv 1 check words",

@@ -119,7 +119,7 @@ pub enum Write {
         /// The signed header.
         bytes: Bytes,
     },
-    /// Replaces what is known of a log as a whole (opaque, see `log.rs`).
+    /// Replaces what is known of a log as a whole (opaque, see `log/branch`).
     Log {
         /// The branch.
         branch: BranchId,
@@ -138,7 +138,7 @@ pub enum Write {
         /// The signed statement.
         bytes: Bytes,
     },
-    /// Replaces a ticket's record (opaque, see `ticket.rs`).
+    /// Replaces a ticket's record (opaque, see `roster/ticket.rs`).
     Ticket {
         /// The ticket's id.
         id: Hash8,

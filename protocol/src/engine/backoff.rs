@@ -10,7 +10,7 @@ use crate::limits::{MAX_BACKOFF, REPAIR_EVERY_MS};
 use crate::store::Store;
 use crate::time::Now;
 
-/// How backoff it is.
+/// How far apart rounds are.
 #[derive(Debug, Default)]
 pub(super) struct Backoff {
     /// Rounds in a row after which all were equal, up to [`MAX_BACKOFF`].
@@ -21,7 +21,7 @@ pub(super) struct Backoff {
 }
 
 impl<S: Store> Engine<S> {
-    /// Sets the next round, as backoff as it is.
+    /// Sets the next round, as far away as it is due.
     pub(super) fn set_round(&mut self, now: Now) {
         let pause = self.replica.random.jitter(REPAIR_EVERY_MS << self.backoff.rounds);
         self.timers.set(Timer::Repair, now.mono + pause);

@@ -8,6 +8,7 @@ pub(crate) mod histories;
 mod membership;
 pub(crate) mod pending_commits;
 pub(crate) mod scrubber;
+mod statements;
 mod writer;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -24,7 +25,6 @@ use crate::limits::MAX_LOGS_PER_AUTHOR;
 use crate::log::branch::{Advance, Advanced, Branch, proves};
 use crate::log::commit::{self, SignedCommit, SignedHeader, VerifiedCommit, VerifiedHeader};
 use crate::log::log_set::LogSet;
-use crate::message::{self, Gossip};
 use crate::model::cell::Cell;
 use crate::model::id::{BranchId, DeviceId, Hash, Hash8, LogId};
 use crate::model::view::View;
@@ -32,7 +32,7 @@ use crate::plant::{self, Plant};
 use crate::random::Random;
 use crate::repair::digest::{DigestKey, Entry};
 use crate::roster::ticket::TicketRecord;
-use crate::roster::{BadStatement, Extent, Roster};
+use crate::roster::{Extent, Roster};
 use crate::store::{Recovered, Store, StoreError, Write};
 use crate::time::{HybridClock, Now};
 
@@ -308,8 +308,7 @@ impl<S: Store> Replica<S> {
         let surplus = known.len().saturating_sub(MAX_LOGS_PER_AUTHOR);
         let old: Vec<LogId> = known.into_iter().take(surplus).collect();
         let stale = |b: &&Branch| old.contains(&b.id.log) && !b.dropping();
-        let ids: Vec<BranchId> =
-            self.logs.of_author(author).filter(stale).map(|b| b.id).collect();
+        let ids: Vec<BranchId> = self.logs.of_author(author).filter(stale).map(|b| b.id).collect();
         for id in ids {
             let writes = self.logs.record(id, Branch::give_up);
             self.fx.persist(writes);
@@ -439,82 +438,5 @@ impl<S: Store> Replica<S> {
     /// Follows a stamp that repair brought.
     pub(crate) fn observe(&mut self, header: &VerifiedHeader, now: Now) {
         self.clock.observe(header.header().hlc, now);
-    }
-
-    // ---- roster -------------------------------------------------------------------------------
-
-    /// Takes statements in; whatever is new is made durable and, on request, gossiped. Returns how many
-    /// were new.
-    ///
-    /// # Errors
-    /// When one is what nobody honest would hand on.
-    pub(crate) fn take_statements(
-        &mut self,
-        batch: &[Bytes],
-        spread: bool,
-    ) -> Result<usize, BadStatement> {
-        let (fresh, refused) = self.insert_statements(batch, spread);
-        refused.into_iter().find(BadStatement::by_all).map_or(Ok(fresh), Err)
-    }
-
-    /// As [`Self::take_statements`], from a member.
-    pub(crate) fn take_statements_of(
-        &mut self,
-        peer: DeviceId,
-        batch: &[Bytes],
-    ) -> Result<(), Fault> {
-        let taken = self.take_statements(batch, false);
-        taken.map(|_| ()).map_err(|bad| Fault::sender(peer, bad))
-    }
-
-    /// Takes a gossiped statement in, with its verdict.
-    pub(crate) fn take_statement(
-        &mut self,
-        token: Token,
-        from: DeviceId,
-        statement: Bytes,
-    ) -> Result<(), Fault> {
-        let (fresh, refused) = self.insert_statements(&[statement], false);
-        let bad = refused.into_iter().next();
-        let verdict = match &bad {
-            Some(bad) if bad.by_all() => Verdict::Reject,
-            None if fresh > 0 => Verdict::Accept,
-            _ => Verdict::Ignore,
-        };
-        self.fx.count(verdict);
-        self.fx.push(Output::Verdict(token, verdict));
-        match bad {
-            Some(bad) if bad.by_all() => Err(Fault::sender(from, bad)),
-            Some(bad) => Err(Fault::nobody(from, bad)),
-            None => Ok(()),
-        }
-    }
-
-    fn insert_statements(&mut self, batch: &[Bytes], spread: bool) -> (usize, Vec<BadStatement>) {
-        let members = |roster: &Roster| roster.members().map(|m| m.device).collect::<BTreeSet<_>>();
-        let before = members(&self.roster);
-        let (fresh, refused) = self.roster.insert(batch);
-        let count = fresh.len();
-        let writes = fresh
-            .iter()
-            .map(|(name, bytes)| Write::Statement { name: *name, bytes: bytes.clone() })
-            .collect();
-        self.fx.persist(writes);
-        if spread {
-            for (_, bytes) in fresh {
-                self.fx.push(Output::Publish(message::encode(&Gossip::Statement(bytes))));
-            }
-        }
-        if count > 0 {
-            self.recut();
-            let after = members(&self.roster);
-            for gone in before.difference(&after) {
-                self.held.drop_author(*gone);
-            }
-            if before != after {
-                self.fx.push(Output::MembersChanged);
-            }
-        }
-        (count, refused)
     }
 }

@@ -1,16 +1,20 @@
 //! One history of a log as this replica keeps it: its proven head, the sums of its live set, and what is
 //! staged above it.
 
+mod advance;
+mod record;
+
 use std::collections::BTreeMap;
 
+pub(crate) use advance::{Advance, Advanced};
 use serde::{Deserialize, Serialize};
 
-use crate::codec::{self, Bytes, tuple_codec};
+use crate::codec::Bytes;
 use crate::limits::{CHORE_BYTES, CHORE_SLOTS, RECORD_OPS, RECORD_REPLACED};
 use crate::log::header::VerifiedHeader;
 use crate::log::live_root::{Scrubbed, Totals};
-use crate::model::id::{BranchId, Hash, Version};
-use crate::model::op::{Body, Slot};
+use crate::model::id::{BranchId, Hash};
+use crate::model::op::Slot;
 use crate::plant::{self, Plant};
 use crate::roster::Extent;
 use crate::store::{RawSlot, Store, StoreError, Write};
@@ -94,78 +98,6 @@ pub(crate) struct Branch {
     superseded: BTreeMap<u64, Bytes>,
 }
 
-#[derive(Clone, Debug, PartialEq)]
-struct Sums {
-    accumulator: Bytes,
-    count: u64,
-    bytes: u64,
-}
-tuple_codec!(Sums { accumulator, count, bytes });
-
-impl From<&Totals> for Sums {
-    fn from(totals: &Totals) -> Self {
-        Self { accumulator: Bytes(totals.to_bytes()), count: totals.count(), bytes: totals.bytes() }
-    }
-}
-
-impl Sums {
-    fn open(&self) -> Result<Totals, StoreError> {
-        Totals::from_parts(&self.accumulator, self.count, self.bytes)
-            .ok_or_else(|| StoreError::failed("a log's sums are damaged"))
-    }
-}
-
-struct Record {
-    head: Option<Bytes>,
-    sums: Sums,
-    staged: Option<(Sums, u64)>,
-    chore: Chore,
-    frozen: Option<Hash>,
-    forked: bool,
-    state: BranchState,
-    was_complete: bool,
-    lost: bool,
-    parked: bool,
-}
-tuple_codec!(Record {
-    head,
-    sums,
-    staged,
-    chore,
-    frozen,
-    forked,
-    state,
-    was_complete,
-    lost,
-    parked,
-});
-
-/// What applying slots to a branch would change.
-pub(crate) struct Advance {
-    totals: Totals,
-    staged: Option<Staged>,
-    scrubbed: Option<Scrubbed>,
-    superseded: Vec<(u64, Bytes)>,
-    ops: u64,
-    /// The names of the operations, in their order.
-    pub(crate) names: Vec<Version>,
-    pub(crate) writes: Vec<Write>,
-}
-
-impl Advance {
-    pub(crate) fn totals(&self) -> &Totals {
-        &self.totals
-    }
-}
-
-/// What became of an attempt to go on.
-pub(crate) enum Advanced {
-    /// This is what changes.
-    By(Box<Advance>),
-    /// What repair has staged belongs to another history: it has to go first.
-    StagedApart,
-}
-
 /// The sums and writes of setting slots aside.
 pub(crate) struct Staging {
     pub(crate) totals: Totals,
@@ -193,115 +125,6 @@ impl Branch {
             unrecorded: 0,
             superseded: BTreeMap::new(),
         }
-    }
-
-    /// Reads a record back and sums up what came after it: `newest` is the newest stored header.
-    pub(crate) fn open(
-        id: BranchId,
-        bytes: &[u8],
-        newest: Option<&Bytes>,
-        store: &impl Store,
-    ) -> Result<Self, StoreError> {
-        let damaged =
-            |e: String| StoreError::Failed(format!("record of log {id:?} is damaged: {e}"));
-        let record: Record = codec::decode(bytes).map_err(|e| damaged(e.to_string()))?;
-        let header = |b: &Bytes| VerifiedHeader::from_store(b).map_err(|e| damaged(e.to_string()));
-        let head = record.head.as_ref().map(header).transpose()?;
-        let staged = match &record.staged {
-            Some((sums, upto)) => Some(Staged { totals: sums.open()?, upto: *upto }),
-            None => None,
-        };
-        let mut branch = Self {
-            totals: record.sums.open()?,
-            staged,
-            chore: record.chore,
-            frozen: record.frozen,
-            forked: record.forked,
-            was_complete: record.was_complete,
-            lost: record.lost,
-            parked: record.parked,
-            state: record.state,
-            recorded: head.as_ref().map_or(0, |head| head.header().last_seq),
-            head,
-            ..Self::new(id)
-        };
-        let newest = newest.map(header).transpose()?;
-        if let Some(newest) = newest.filter(|newest| newest.header().last_seq > branch.seq()) {
-            branch.sum_forward(newest, store)?;
-        }
-        Ok(branch)
-    }
-
-    /// Brings the sums from the recorded head to the newest one.
-    fn sum_forward(
-        &mut self,
-        newest: VerifiedHeader,
-        store: &impl Store,
-    ) -> Result<(), StoreError> {
-        let mut after = self.seq();
-        let upto = newest.header().last_seq;
-        let staged_upto = self.staged.as_ref().map_or(u64::MAX, |staged| staged.upto);
-        let mut sound = true;
-        loop {
-            let step = store.slots_after(&self.id, after, upto, CHORE_SLOTS, CHORE_BYTES)?;
-            let Some(last) = step.last() else { break };
-            after = last.seq;
-            for raw in &step {
-                let Ok(slot) = raw.open() else {
-                    sound = false;
-                    continue;
-                };
-                let cell = slot.op.cell.index_key();
-                let below = self.own_slots(&cell, raw.seq - 1, store)?;
-                let replaced = below.last().map(RawSlot::open).transpose();
-                sound &= replaced.is_ok();
-                let both = [Some(&mut self.totals), self.staged.as_mut().map(|s| &mut s.totals)];
-                for (n, totals) in both.into_iter().enumerate() {
-                    let Some(totals) = totals.filter(|_| n == 0 || raw.seq > staged_upto) else {
-                        continue;
-                    };
-                    totals.add(&slot);
-                    if let Ok(Some(replaced)) = &replaced {
-                        totals.remove(replaced);
-                    }
-                }
-                self.superseded.extend(below.iter().map(|old| (old.seq, cell.clone())));
-            }
-        }
-        self.unrecorded = upto - self.recorded;
-        sound &= proves(&newest, &self.totals);
-        self.staged = self.staged.take().filter(|s| s.upto > upto);
-        self.head = Some(newest);
-        if !sound && self.is_shown_state() {
-            // What is stored is not what was signed: fetched afresh like any other damage.
-            self.state = BranchState::Quarantined;
-            self.was_complete = true;
-        }
-        Ok(())
-    }
-
-    /// The write that keeps this branch's record, and those that drop what was kept for the last one.
-    pub(crate) fn record(&mut self) -> Vec<Write> {
-        let record = Record {
-            head: self.head.as_ref().map(|head| head.bytes().clone()),
-            sums: Sums::from(&self.totals),
-            staged: self.staged.as_ref().map(|s| (Sums::from(&s.totals), s.upto)),
-            chore: self.chore,
-            frozen: self.frozen,
-            forked: self.forked,
-            state: self.state,
-            was_complete: self.was_complete,
-            lost: self.lost,
-            parked: self.parked,
-        };
-        self.recorded = self.seq();
-        self.unrecorded = 0;
-        let branch = self.id;
-        let old = std::mem::take(&mut self.superseded).into_iter();
-        let mut writes: Vec<Write> =
-            old.map(|(seq, key)| Write::RemoveSlot { key, branch, seq }).collect();
-        writes.push(Write::Log { branch, record: Bytes(codec::encode(&record)) });
-        writes
     }
 
     /// Whether it is time to write the record again.
@@ -451,52 +274,6 @@ impl Branch {
         self.chore = Chore::Purge(from);
     }
 
-    /// Works out what a contiguous commit changes: each slot replaces this log's older slot on its cell.
-    /// Costs what the commit changes, whatever the log holds. Touches nothing.
-    pub(crate) fn advance(
-        &self,
-        slots: &[(Slot, Bytes)],
-        store: &impl Store,
-    ) -> Result<Advanced, StoreError> {
-        if self.staged_apart(slots, store)? {
-            return Ok(Advanced::StagedApart);
-        }
-        let mut work = Working::new(self, slots);
-        for n in 0..slots.len() {
-            work.put(n, store)?;
-        }
-        Ok(Advanced::By(Box::new(work.finish())))
-    }
-
-    /// Whether what is staged cannot be of the history that this commit goes on in.
-    fn staged_apart(
-        &self,
-        slots: &[(Slot, Bytes)],
-        store: &impl Store,
-    ) -> Result<bool, StoreError> {
-        let (Some(staged), Some((first, _))) = (&self.staged, slots.first()) else {
-            return Ok(false);
-        };
-        if staged.upto < first.seq {
-            return Ok(false);
-        }
-        let upto = self.seq() + slots.len() as u64;
-        let there = store.slots_after(&self.id, self.seq(), upto, usize::MAX, usize::MAX)?;
-        for raw in &there {
-            let same = usize::try_from(raw.seq - first.seq).ok().and_then(|at| slots.get(at));
-            if same.is_none_or(|(_, bytes)| *bytes != raw.op) {
-                return Ok(true);
-            }
-        }
-        for (slot, _) in slots.iter().filter(|(slot, _)| slot.seq <= staged.upto) {
-            let on_cell = self.own_slots(&slot.op.cell.index_key(), u64::MAX, store)?;
-            if on_cell.last().is_none_or(|last| last.seq < slot.seq) {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
     /// Works out what setting slots from repair aside changes. A slot replaces an older staged one at
     /// once; an older shown one stays until the head moves.
     pub(crate) fn stage(
@@ -633,91 +410,6 @@ impl Branch {
 
     fn remove(&self, cell: &Bytes, seq: u64) -> Write {
         Write::RemoveSlot { key: cell.clone(), branch: self.id, seq }
-    }
-}
-
-/// A commit being worked into the sums, operation by operation.
-struct Working<'a> {
-    branch: &'a Branch,
-    slots: &'a [(Slot, Bytes)],
-    change: Advance,
-    staged_upto: u64,
-    /// Cells that this commit has touched, and the operation that is live on each.
-    cells: BTreeMap<Bytes, usize>,
-}
-
-impl<'a> Working<'a> {
-    fn new(branch: &'a Branch, slots: &'a [(Slot, Bytes)]) -> Self {
-        let change = Advance {
-            totals: branch.totals.clone(),
-            staged: branch.staged.clone(),
-            scrubbed: branch.scrubbed.clone(),
-            superseded: Vec::new(),
-            ops: slots.len() as u64,
-            names: Vec::new(),
-            writes: Vec::new(),
-        };
-        let staged_upto = branch.staged.as_ref().map_or(u64::MAX, |staged| staged.upto);
-        Self { branch, slots, change, staged_upto, cells: BTreeMap::new() }
-    }
-
-    /// Takes an older slot out of the sums. `staged`: out of those of what is staged as well.
-    fn take_out(&mut self, older: &Slot, staged: bool) {
-        self.change.totals.remove(older);
-        if let Some(sums) = self.change.scrubbed.as_mut().filter(|sums| older.seq <= sums.upto) {
-            sums.totals.remove(older);
-        }
-        if let Some(set) = self.change.staged.as_mut().filter(|_| staged) {
-            set.totals.remove(older);
-        }
-    }
-
-    /// A shown row is not live any more: dropped, or kept until the next record.
-    fn let_go(&mut self, cell: &Bytes, seq: u64) {
-        if seq > self.branch.recorded {
-            self.change.writes.push(self.branch.remove(cell, seq));
-        } else {
-            self.change.superseded.push((seq, cell.clone()));
-        }
-    }
-
-    fn put(&mut self, n: usize, store: &impl Store) -> Result<(), StoreError> {
-        let slots = self.slots;
-        let slot = &slots[n].0;
-        let cell = slot.op.cell.index_key();
-        // What was staged up to here holds this operation already, or what replaced it.
-        let staged = slot.seq > self.staged_upto;
-        match self.cells.insert(cell.clone(), n) {
-            Some(older) => self.take_out(&slots[older].0, staged),
-            None => {
-                let below = self.branch.own_slots(&cell, self.branch.seq(), store)?;
-                if let Some(live) = below.last() {
-                    self.take_out(&live.open()?, staged);
-                }
-                for old in below {
-                    self.let_go(&cell, old.seq);
-                }
-            }
-        }
-        if let Some(set) = self.change.staged.as_mut().filter(|_| staged) {
-            set.totals.add(slot);
-        }
-        Ok(())
-    }
-
-    fn finish(mut self) -> Advance {
-        let slots = self.slots;
-        // Every operation is counted in; those replaced within the commit were taken out when they were.
-        self.change.names = self.change.totals.add_all(slots);
-        let dropped =
-            |slot: &Slot| plant::is(Plant::DropTombstones) && slot.op.body == Body::Delete;
-        for n in self.cells.values() {
-            let (slot, bytes) = &slots[*n];
-            if !dropped(slot) {
-                self.change.writes.push(self.branch.keep(slot, bytes.clone()));
-            }
-        }
-        self.change
     }
 }
 
