@@ -78,8 +78,11 @@ pub(super) fn carry(old: &OldStore, new: &Disk, key: &DeviceKey) -> Result<Repor
         let me = key.id();
         let chosen = Found::in_store(old, me, &mut report)?.chosen(&roster, &unread, &mut report);
         write_again(old, new, key, &roster, chosen, &mut report)?;
+        // A replica catches up from one that has: with none, a swarm whose devices all migrate would wait for
+        // ever. So its owner's begins, as when the swarm was made, and others' ask it.
         let alone = roster.members().all(|member| member.device == me);
-        new.apply(vec![Write::CaughtUp(alone)]);
+        let first = roster.genesis().owner == me;
+        new.apply(vec![Write::CaughtUp(alone || first)]);
     }
     new.sync()?;
     Ok(report)
