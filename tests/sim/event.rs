@@ -27,6 +27,29 @@ pub enum Event {
 }
 
 impl Event {
+    /// What it is, for saying what a swarm that does not rest is busy with.
+    pub fn kind(&self) -> String {
+        use swarmkv_protocol::message::{self, Repair};
+        match self {
+            Self::Tick(n, _) => format!("tick {n}"),
+            Self::Synced(n, ..) => format!("synced {n}"),
+            Self::Ready(..) => "ready".into(),
+            Self::Gossip { .. } => "gossip".into(),
+            Self::Hostile(_) => "hostile".into(),
+            Self::Frame(_, _, bytes) => match message::decode::<Repair>(bytes) {
+                Ok(repair) => {
+                    let text = format!("{repair:?}");
+                    let end = text.find(|c: char| !c.is_alphanumeric()).unwrap_or(text.len());
+                    format!("frame {}", &text[..end])
+                }
+                Err(_) => "frame of junk".into(),
+            },
+            Self::Opened(_) => "opened".into(),
+            Self::Closed(..) => "closed".into(),
+            _ => "other".into(),
+        }
+    }
+
     /// Whose processor it needs.
     pub fn node(&self) -> Option<usize> {
         match self {

@@ -75,6 +75,8 @@ pub struct World {
     pub stage: crate::hostile::Stage,
     /// Slots sent between honest replicas that were seen equal before.
     pub idle_slots: u64,
+    /// What happened since, by kind.
+    pub kinds: BTreeMap<String, u64>,
 }
 
 impl World {
@@ -106,6 +108,7 @@ impl World {
             hostile: BTreeMap::new(),
             stage: crate::hostile::Stage::default(),
             idle_slots: 0,
+            kinds: BTreeMap::new(),
         };
         world.found()?;
         Ok(world)
@@ -244,6 +247,9 @@ impl World {
         {
             self.agenda.at(until, event);
             return Ok(true);
+        }
+        if self.stage == crate::hostile::Stage::Equal {
+            *self.kinds.entry(event.kind()).or_default() += 1;
         }
         self.happen(event)?;
         Ok(true)
@@ -421,6 +427,8 @@ impl World {
     ) -> Result<(), String> {
         match output {
             Output::Persist(_) | Output::Verdict(..) => unreachable!("taken before"),
+            // What a hostile member signs it signs by its own hand.
+            Output::Publish(_) if self.hostile.contains_key(&n) => {}
             Output::Publish(bytes) => {
                 if bytes.len() > MAX_GOSSIP {
                     return Err(format!("bounds: a gossip message of {} bytes", bytes.len()));

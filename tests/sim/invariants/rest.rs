@@ -30,14 +30,20 @@ pub fn holds(world: &World, before: &Before, millis: u64) -> Result<(), String> 
         return Err(format!("rest: {slots} slots passed between equal replicas"));
     }
     let seconds = millis / 1_000;
-    let events = world.events - before.events;
+    let hostile = |n: &usize| {
+        let of = |kind: &str| world.kinds.get(&format!("{kind} {n}")).copied().unwrap_or(0);
+        of("tick") + of("synced")
+    };
+    let events = world.events - before.events - world.hostile.keys().map(hostile).sum::<u64>();
     if events > EVENTS_A_SECOND * seconds * world.nodes.len() as u64 {
-        return Err(format!("rest: {events} events in {seconds} s"));
+        return Err(format!("rest: {events} events in {seconds} s: {:?}", world.kinds));
     }
     for n in (0..world.nodes.len()).filter(|n| world.honest(*n)) {
         let ticks = world.nodes[n].ticks - before.ticks[n];
         if ticks > TICKS_A_SECOND * seconds {
-            return Err(format!("rest: node {n} ticked {ticks} times in {seconds} s"));
+            let engine = world.nodes[n].engine.as_ref();
+            let why = engine.and_then(|engine| engine.next_deadline());
+            return Err(format!("rest: node {n} ticked {ticks} times in {seconds} s: {why:?}"));
         }
     }
     Ok(())
