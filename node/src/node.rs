@@ -96,13 +96,7 @@ impl Node {
         let network =
             Network::start(network).await.map_err(|e| StartError::Network(e.to_string()))?;
 
-        let state = ReadState {
-            snapshot: disk.durable(),
-            heads: engine.heads(),
-            labels: Arc::new(labels(&engine)),
-            caught_up: engine.caught_up(),
-            hash: engine.state_hash(),
-        };
+        let state = first_moment(&disk, &engine);
         let (requests, todo) = mpsc::channel(REQUESTS);
         let (events, _) = broadcast::channel(EVENTS);
         let (readers, reading) = watch::channel(Arc::new(state));
@@ -168,6 +162,17 @@ impl Drop for Node {
         if let Some(driver) = &self.driver {
             driver.abort();
         }
+    }
+}
+
+/// What readers see before anything has happened.
+fn first_moment(disk: &Disk, engine: &Engine<Disk>) -> ReadState {
+    ReadState {
+        snapshot: disk.durable(),
+        heads: engine.heads(),
+        labels: Arc::new(labels(engine)),
+        caught_up: engine.caught_up(),
+        hash: engine.state_hash(),
     }
 }
 

@@ -222,7 +222,8 @@ fn costs(logs: u64) -> [f64; 3] {
     lone.pass(10_000);
     let there = lone.engine.heads().len() as u64;
     assert_eq!(there, authors as u64 * each, "all logs are here");
-    let micros = |began: Instant, times: u32| began.elapsed().as_secs_f64() * 1e6 / f64::from(times);
+    let micros =
+        |began: Instant, times: u32| began.elapsed().as_secs_f64() * 1e6 / f64::from(times);
     let began = Instant::now();
     for _ in 0..500 {
         lone.input(Input::Tick);

@@ -260,8 +260,8 @@ impl World {
         let end = usize::from(self.sessions[s].ends[0] != n);
         let leaves = |h: &crate::hostile::Hostile| h.honest_sessions.contains(&id);
         let alone = self.hostile.get(&n).is_some_and(leaves);
-        let mutate = !self.honest(n) && !alone
-            || (self.plan.plant == Plant::MutateHonest && n == 0);
+        let mutate =
+            !self.honest(n) && !alone || (self.plan.plant == Plant::MutateHonest && n == 0);
         let bytes = if mutate { crate::rogue::frame(self, s, bytes) } else { Some(bytes) };
         let Some(bytes) = bytes else { return };
         self.transmit(s, end, bytes);

@@ -108,7 +108,11 @@ fn every_planted_fault_is_caught_by_hostile_seeds() {
             missed.push(*fault);
         }
     }
-    println!("hostile: planted faults caught: {} of {}", HOSTILE.len() - missed.len(), HOSTILE.len());
+    println!(
+        "hostile: planted faults caught: {} of {}",
+        HOSTILE.len() - missed.len(),
+        HOSTILE.len()
+    );
     assert!(missed.is_empty(), "not caught, or by the wrong checkers: {missed:?}");
 }
 

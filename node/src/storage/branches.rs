@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{PoisonError, RwLock};
 
-use swarmkv_protocol::id::Branch;
+use swarmkv_protocol::id::BranchId;
 use swarmkv_protocol::store::StoreError;
 
 /// Every branch that was ever stored, by number. Numbers are never used again.
@@ -12,26 +12,26 @@ pub(super) struct Branches(RwLock<Known>);
 
 #[derive(Debug, Default)]
 struct Known {
-    by_number: Vec<Branch>,
-    numbers: BTreeMap<Branch, u32>,
+    by_number: Vec<BranchId>,
+    numbers: BTreeMap<BranchId, u32>,
 }
 
 impl Branches {
     /// Those that the index holds, in the order of their numbers.
-    pub(super) fn new(by_number: Vec<Branch>) -> Self {
+    pub(super) fn new(by_number: Vec<BranchId>) -> Self {
         let numbers = by_number.iter().zip(0..).map(|(branch, number)| (*branch, number));
         let numbers = numbers.collect();
         Self(RwLock::new(Known { by_number, numbers }))
     }
 
     /// The number of a branch, if it has one.
-    pub(super) fn find(&self, branch: &Branch) -> Option<u32> {
+    pub(super) fn find(&self, branch: &BranchId) -> Option<u32> {
         let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
         known.numbers.get(branch).copied()
     }
 
     /// The number of a branch; it gets one if it has none.
-    pub(super) fn number(&self, branch: &Branch) -> u32 {
+    pub(super) fn number(&self, branch: &BranchId) -> u32 {
         if let Some(number) = self.find(branch) {
             return number;
         }
@@ -45,7 +45,7 @@ impl Branches {
     }
 
     /// The branch of a number.
-    pub(super) fn branch(&self, number: u32) -> Result<Branch, StoreError> {
+    pub(super) fn branch(&self, number: u32) -> Result<BranchId, StoreError> {
         let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
         let branch = known.by_number.get(number as usize).copied();
         branch
@@ -53,7 +53,7 @@ impl Branches {
     }
 
     /// Those from number `first` on.
-    pub(super) fn since(&self, first: u32) -> Vec<(Branch, u32)> {
+    pub(super) fn since(&self, first: u32) -> Vec<(BranchId, u32)> {
         let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
         let all = known.by_number.iter().zip(0..).map(|(branch, number)| (*branch, number));
         all.skip(first as usize).collect()

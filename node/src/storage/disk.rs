@@ -11,7 +11,7 @@ use std::thread::{self, JoinHandle};
 
 use swarmkv_protocol::codec::Bytes;
 use swarmkv_protocol::crypto::DeviceKey;
-use swarmkv_protocol::id::{Branch, Hash8};
+use swarmkv_protocol::id::{BranchId, Hash8};
 use swarmkv_protocol::op;
 use swarmkv_protocol::store::{RawSlot, Recovered, Store, StoreError, Write};
 
@@ -301,7 +301,7 @@ impl Disk {
         let (mut logs, mut heads) = (Vec::new(), Vec::new());
         for (key, value) in self.rows(Rows::Logs)? {
             let id = key[..].try_into().map_err(|_| bad("a log"))?;
-            let branch = Branch::from_bytes(id);
+            let branch = BranchId::from_bytes(id);
             logs.push((branch, value));
             let upto = schema::place_bytes(&(branch, u64::MAX));
             let head = self.last_row(Rows::Headers, &key, &upto)?;
@@ -530,7 +530,7 @@ impl Store for Disk {
 
     fn slots_after(
         &self,
-        branch: &Branch,
+        branch: &BranchId,
         after: u64,
         upto: u64,
         max_slots: usize,
@@ -544,7 +544,7 @@ impl Store for Disk {
         merge::slots(&state, number, branch, (after, upto), (max_slots, max_bytes))
     }
 
-    fn header(&self, branch: &Branch, seq: u64) -> Result<Option<Bytes>, StoreError> {
+    fn header(&self, branch: &BranchId, seq: u64) -> Result<Option<Bytes>, StoreError> {
         self.row(Rows::Headers, &schema::place_bytes(&(*branch, seq)))
     }
 }

@@ -13,7 +13,7 @@
 //! A frame is durable or not as a whole; its number is one more than that of the frame before it.
 
 use swarmkv_protocol::codec::Bytes;
-use swarmkv_protocol::id::Branch;
+use swarmkv_protocol::id::BranchId;
 
 use super::overlay::Overlay;
 use super::schema::{self, Place, Rows};
@@ -33,7 +33,7 @@ pub(super) type Within = (u32, u32);
 /// A frame being written.
 pub(super) struct Builder {
     bytes: Vec<u8>,
-    branch: Option<Branch>,
+    branch: Option<BranchId>,
 }
 
 impl Builder {
@@ -95,7 +95,7 @@ impl Builder {
         self.key(key);
     }
 
-    fn branch(&mut self, branch: &Branch) {
+    fn branch(&mut self, branch: &BranchId) {
         if self.branch != Some(*branch) {
             self.branch = Some(*branch);
             self.bytes.push(BRANCH);
@@ -179,15 +179,15 @@ pub(super) fn items(body: &[u8]) -> impl Iterator<Item = Option<Item<'_>>> {
 struct Reader<'a> {
     rest: &'a [u8],
     length: usize,
-    branch: Option<Branch>,
+    branch: Option<BranchId>,
 }
 
 impl<'a> Reader<'a> {
     fn item(&mut self) -> Option<Item<'a>> {
         let mut tag = self.take(1)?[0];
         if tag == BRANCH {
-            let (branch, rest) = self.rest.split_first_chunk::<{ Branch::LEN }>()?;
-            (self.branch, self.rest) = (Some(Branch::from_bytes(branch)), rest);
+            let (branch, rest) = self.rest.split_first_chunk::<{ BranchId::LEN }>()?;
+            (self.branch, self.rest) = (Some(BranchId::from_bytes(branch)), rest);
             tag = self.take(1)?[0];
         }
         match tag {

@@ -11,7 +11,7 @@ use redb::{
     Database, ReadOnlyTable, ReadableDatabase, ReadableTable, TableError, WriteTransaction,
 };
 use swarmkv_protocol::codec::Bytes;
-use swarmkv_protocol::id::Branch;
+use swarmkv_protocol::id::BranchId;
 use swarmkv_protocol::store::StoreError;
 
 use super::branches::Branches;
@@ -98,11 +98,11 @@ impl Index {
     }
 
     /// The branches that have numbers, in their order.
-    pub(super) fn branches(&self) -> Result<Vec<Branch>, StoreError> {
+    pub(super) fn branches(&self) -> Result<Vec<BranchId>, StoreError> {
         let damaged = || StoreError::failed("the store's index of branches is damaged");
         let mut named = BTreeMap::new();
         each(self.db()?, BRANCHES, |branch, number| {
-            let branch = Branch::from_bytes(branch.try_into().map_err(|_| damaged())?);
+            let branch = BranchId::from_bytes(branch.try_into().map_err(|_| damaged())?);
             named.insert(u32::from_be_bytes(number.try_into().map_err(|_| damaged())?), branch);
             Ok(())
         })?;

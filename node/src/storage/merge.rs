@@ -2,7 +2,7 @@
 
 use std::iter::Peekable;
 
-use swarmkv_protocol::id::Branch;
+use swarmkv_protocol::id::BranchId;
 use swarmkv_protocol::store::{RawSlot, StoreError};
 
 use super::layers::State;
@@ -23,7 +23,7 @@ type Source<'a> = Peekable<Box<dyn Iterator<Item = Result<(u64, Found<'a>), Stor
 pub(super) fn slots(
     state: &State,
     number: Option<u32>,
-    branch: &Branch,
+    branch: &BranchId,
     (after, upto): (u64, u64),
     (max_slots, max_bytes): (usize, usize),
 ) -> Result<Vec<RawSlot>, StoreError> {

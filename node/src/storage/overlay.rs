@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use swarmkv_protocol::codec::Bytes;
-use swarmkv_protocol::id::Branch;
+use swarmkv_protocol::id::BranchId;
 use swarmkv_protocol::store::{RawSlot, Write};
 
 use super::schema::{self, PLACE, Place, Rows};
@@ -16,7 +16,7 @@ pub(super) type Kept = (Bytes, Option<RawSlot>);
 #[derive(Debug, Default)]
 pub(super) struct Overlay {
     /// By branch first: most of a layer is of one, and its id is long to compare.
-    slots: BTreeMap<Branch, BTreeMap<u64, Kept>>,
+    slots: BTreeMap<BranchId, BTreeMap<u64, Kept>>,
     keys: HashMap<Bytes, Vec<Place>>,
     pub(super) rows: BTreeMap<(Rows, Vec<u8>), Option<Bytes>>,
 }
@@ -63,7 +63,7 @@ impl Overlay {
     /// Every slot that this layer speaks of, by place.
     pub(super) fn slots(&self) -> impl Iterator<Item = (Place, &Kept)> {
         let of_one = |(branch, slots)| {
-            let branch: &Branch = branch;
+            let branch: &BranchId = branch;
             let slots: &BTreeMap<u64, Kept> = slots;
             slots.iter().map(|(seq, kept)| ((*branch, *seq), kept))
         };
@@ -93,7 +93,7 @@ impl Overlay {
     /// This layer's slots of `branch` with `after < seq <= upto`, ascending; `None` for removed ones.
     pub(super) fn range(
         &self,
-        branch: &Branch,
+        branch: &BranchId,
         after: u64,
         upto: u64,
     ) -> impl Iterator<Item = (u64, Option<&RawSlot>)> {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use redb::TableDefinition;
 use swarmkv_protocol::codec::Bytes;
-use swarmkv_protocol::id::Branch;
+use swarmkv_protocol::id::BranchId;
 use swarmkv_protocol::store::{RawSlot, StoreError};
 use swarmkv_protocol::time::Hlc;
 
@@ -80,15 +80,15 @@ pub(super) fn keys_under<'a>(
 }
 
 /// Where a slot or header lies: its branch and sequence number.
-pub(super) type Place = (Branch, u64);
+pub(super) type Place = (BranchId, u64);
 
 /// Length of a [`Place`] in bytes.
-pub(super) const PLACE: usize = Branch::LEN + 8;
+pub(super) const PLACE: usize = BranchId::LEN + 8;
 
 pub(super) fn place_bytes((branch, seq): &Place) -> [u8; PLACE] {
     let mut out = [0; PLACE];
-    out[..Branch::LEN].copy_from_slice(&branch.to_bytes());
-    out[Branch::LEN..].copy_from_slice(&seq.to_be_bytes());
+    out[..BranchId::LEN].copy_from_slice(&branch.to_bytes());
+    out[BranchId::LEN..].copy_from_slice(&seq.to_be_bytes());
     out
 }
 

@@ -176,9 +176,6 @@ pub struct BranchId {
     pub number: u16,
 }
 
-/// The former name.
-pub type Branch = BranchId;
-
 impl BranchId {
     /// Length of [`BranchId::to_bytes`].
     pub const LEN: usize = LogId::LEN + 2;

@@ -130,7 +130,17 @@ impl Author {
         let (histories, signed) = (Vec::new(), Vec::new());
         let opens = [4, 12, 50][rng.index(3)];
         let odd = [10, 38, 80][rng.index(3)];
-        Self { me: key.id(), key, swarm, grants, histories, next_epoch: 1 << 20, opens, odd, signed }
+        Self {
+            me: key.id(),
+            key,
+            swarm,
+            grants,
+            histories,
+            next_epoch: 1 << 20,
+            opens,
+            odd,
+            signed,
+        }
     }
 
     /// One that signs nothing odd: see [`Author::plain`].
@@ -392,7 +402,8 @@ fn cell(rng: &mut Rng, world: &Sight, grant: &Granted) -> Cell {
         2 | 3 => Tag::Map,
         _ => Tag::Value,
     };
-    let field = tag.has_field().then(|| Bytes(vec![b'f', u8::try_from(rng.below(4)).expect("few")]));
+    let field =
+        tag.has_field().then(|| Bytes(vec![b'f', u8::try_from(rng.below(4)).expect("few")]));
     Cell { key: Bytes(key), tag, field }
 }
 
@@ -402,10 +413,17 @@ fn body(rng: &mut Rng, history: &History, cell: &Cell) -> Body {
     }
     match (cell.tag, rng.below(10)) {
         (_, 0 | 1) => Body::Delete,
-        (Tag::Ttl, _) => Body::Until(Until { at: Some(rng.next() >> rng.below(60)), governs: Vec::new() }),
+        (Tag::Ttl, _) => {
+            Body::Until(Until { at: Some(rng.next() >> rng.below(60)), governs: Vec::new() })
+        }
         (Tag::Set, _) => Body::Element,
         (_, 2) => {
-            let me = Part { log: history.log, first_seq: rng.below(20), up: amount(rng), down: amount(rng) };
+            let me = Part {
+                log: history.log,
+                first_seq: rng.below(20),
+                up: amount(rng),
+                down: amount(rng),
+            };
             Body::Counter(vec![me])
         }
         (_, 3) => Body::Put(Bytes(rng.below(1_000).to_string().into_bytes())),
@@ -495,7 +513,16 @@ pub fn later(rng: &mut Rng) -> Bytes {
     let (tag, body) = if rng.percent(50) { (9u8, 0u8) } else { (0, 9) };
     let nothing: Vec<u64> = Vec::new();
     let field: Option<Bytes> = None;
-    let op = (Bytes(b"k0".to_vec()), tag, field, body, Bytes(b"later".to_vec()), &nothing, &nothing, None::<u64>);
+    let op = (
+        Bytes(b"k0".to_vec()),
+        tag,
+        field,
+        body,
+        Bytes(b"later".to_vec()),
+        &nothing,
+        &nothing,
+        None::<u64>,
+    );
     Bytes(codec::encode(&op))
 }
 

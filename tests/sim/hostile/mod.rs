@@ -62,7 +62,11 @@ pub enum Stage {
 
 impl World {
     /// The grants of a hostile seed, and the hostile members themselves.
-    pub fn grant_hostile(&mut self, roster: &mut Roster, late: Option<usize>) -> Result<(), String> {
+    pub fn grant_hostile(
+        &mut self,
+        roster: &mut Roster,
+        late: Option<usize>,
+    ) -> Result<(), String> {
         let Some(hostility) = self.plan.hostility.clone() else { return Ok(()) };
         let owner = self.nodes[0].key();
         for n in 1..self.nodes.len() {
@@ -129,7 +133,8 @@ impl World {
             return;
         }
         let Some(sight) = self.sight(n) else { return };
-        let Some(author) = self.hostile.get_mut(&n).and_then(|hostile| hostile.author.as_mut()) else {
+        let Some(author) = self.hostile.get_mut(&n).and_then(|hostile| hostile.author.as_mut())
+        else {
             return;
         };
         let mut out = Vec::new();
@@ -166,7 +171,8 @@ impl World {
                     script.more(&mut world.rng, world.time, truth);
                 });
             }
-            let Some(script) = self.hostile.get_mut(&n).and_then(|h| h.sessions.get_mut(&id)) else {
+            let Some(script) = self.hostile.get_mut(&n).and_then(|h| h.sessions.get_mut(&id))
+            else {
                 continue;
             };
             let (s, end, over) = (script.session, script.end, script.until <= self.time);
@@ -278,10 +284,7 @@ pub fn course(plan: Plan) -> Result<Outcome, String> {
 }
 
 /// Runs until nothing is lacking; says how long that took.
-fn wait(
-    world: &mut World,
-    lacking: impl Fn(&mut World) -> Option<String>,
-) -> Result<u64, String> {
+fn wait(world: &mut World, lacking: impl Fn(&mut World) -> Option<String>) -> Result<u64, String> {
     let from = world.time;
     loop {
         let next = world.time + 500;
@@ -351,4 +354,3 @@ fn hostile_seeds() {
 fn a_hostile_seed_replays_exactly() {
     assert_eq!(run_seed(3), run_seed(3));
 }
-

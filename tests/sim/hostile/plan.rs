@@ -84,7 +84,12 @@ pub fn from_seed(seed: u64) -> Plan {
         writes_every: rng.range(100, 900),
         keys: rng.range(2, 12),
         chaos_ms: rng.range(15_000, 45_000),
-        hostility: Some(Hostility { roles, rights, fresh_epochs: rng.below(60), every: rng.range(80, 900) }),
+        hostility: Some(Hostility {
+            roles,
+            rights,
+            fresh_epochs: rng.below(60),
+            every: rng.range(80, 900),
+        }),
         ..base
     }
 }

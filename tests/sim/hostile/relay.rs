@@ -94,7 +94,8 @@ impl Script {
 
     fn say(&mut self, rng: &mut Rng, now: u64, frame: Vec<u8>) {
         let last = self.queue.back().map_or(now, |(at, _)| *at).max(now);
-        let pause = if self.manner == Manner::Drip { rng.range(2_000, 6_000) } else { rng.below(20) };
+        let pause =
+            if self.manner == Manner::Drip { rng.range(2_000, 6_000) } else { rng.below(20) };
         self.queue.push_back((last + pause, frame));
     }
 
@@ -350,7 +351,13 @@ fn any(rng: &mut Rng, truth: &Truth) -> Vec<u8> {
         _ => {
             let id = log.map_or_else(|| LogId::from_bytes(&[7; LogId::LEN]), |log| log.branch.log);
             let (base, linked) = (Hash8::new(rng.bytes()), rng.percent(50));
-            message::encode(&Repair::Start(Start { log: id, base, linked, from: rng.below(9), header }))
+            message::encode(&Repair::Start(Start {
+                log: id,
+                base,
+                linked,
+                from: rng.below(9),
+                header,
+            }))
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use swarmkv_protocol::codec::{self, Bytes};
-use swarmkv_protocol::id::{Branch, DeviceId, Hash8, LogId};
+use swarmkv_protocol::id::{BranchId, DeviceId, Hash8, LogId};
 use swarmkv_protocol::model::cell::Cell;
 use swarmkv_protocol::op::{Body, Op};
 use swarmkv_protocol::store::{RawSlot, Store, Write};
@@ -40,16 +40,16 @@ impl Random {
 /// What a store should hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Model {
-    slots: BTreeMap<(Branch, u64), (Bytes, RawSlot)>,
-    headers: BTreeMap<(Branch, u64), Bytes>,
+    slots: BTreeMap<(BranchId, u64), (Bytes, RawSlot)>,
+    headers: BTreeMap<(BranchId, u64), Bytes>,
     tickets: BTreeMap<Hash8, Bytes>,
     next: u64,
 }
 
-pub(super) fn branch(n: u64) -> Branch {
+pub(super) fn branch(n: u64) -> BranchId {
     let log =
         LogId { author: DeviceId::new([u8::try_from(n).unwrap_or(0); 32]), epoch: 7, shard: 0 };
-    Branch::from(log)
+    BranchId::from(log)
 }
 
 /// Branches and keys that tests use.
@@ -92,7 +92,7 @@ impl Model {
     }
 
     /// A branch's slot on a key takes the place of the one before.
-    fn put(&mut self, at: Branch, key: Bytes, random: &mut Random) -> Vec<Write> {
+    fn put(&mut self, at: BranchId, key: Bytes, random: &mut Random) -> Vec<Write> {
         let mut writes = Vec::new();
         let before = self.slots.iter().find(|((b, _), (k, _))| (*b, k) == (at, &key));
         if let Some((place, _)) = before.map(|(place, slot)| (*place, slot.clone())) {
