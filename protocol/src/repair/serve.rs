@@ -138,9 +138,16 @@ impl Serve {
     ) -> Result<Served, Fault> {
         let message: Repair = message::decode(bytes).map_err(|bad| bad.fault(self.peer))?;
         match (self.phase, message) {
-            // One request may wait at a time: who asks on without reading the answers is cut off.
+            // Who asks on without waiting for the answers is cut off. Whether it came too soon depends on how
+            // fast this side is, so it is not held against it.
             (Phase::Answering, _) if self.outbox.len() > 1 => {
-                return Err(self.nonsense("request out of turn"));
+                return Err(Fault::nobody(self.peer, "asks on without waiting for the answers"));
+            }
+            (
+                Phase::Streaming | Phase::Waiting,
+                Repair::Hello(_) | Repair::Roster(_) | Repair::Digest(_),
+            ) => {
+                return Err(Fault::nobody(self.peer, "asks on without waiting for the answers"));
             }
             (Phase::Answering, Repair::Hello(state)) if state == replica.state_hash() => {
                 self.say(&Repair::Same(replica.complete.into()));
@@ -165,7 +172,7 @@ impl Serve {
                 });
                 self.phase = Phase::Streaming;
             }
-            _ => return Err(self.nonsense("request out of turn")),
+            _ => return Err(self.nonsense("request that makes no sense")),
         }
         Ok(Served::Nothing)
     }

@@ -205,9 +205,10 @@ impl Pull {
             let op = match Op::decode(&id.log, &bytes) {
                 Ok(op) => op,
                 Err(bad) if bad.by_all() => return Err(Fault::sender(self.peer, bad)),
-                Err(bad) => {
+                Err(_) => {
+                    // Of a later version: this log is passed over, the others are not held up.
                     self.stop_receiving(replica);
-                    return Err(Fault::nobody(self.peer, bad));
+                    return Ok(());
                 }
             };
             if seq <= upto {
