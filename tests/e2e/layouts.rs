@@ -61,7 +61,7 @@ fn contents(dir: &Path) -> Vec<Vec<u8>> {
 
 #[test]
 fn of_a_store_of_an_earlier_layout_own_values_and_members_are_kept_and_it_is_kept_itself() {
-    for (layout, other) in [(2, "second"), (3, "cold")] {
+    for layout in [2, 3] {
         let mut device = unpacked(layout);
         let store = device.dir().join("store");
         let kept = store.join(format!("layout-{layout}-kept"));
@@ -72,7 +72,7 @@ fn of_a_store_of_an_earlier_layout_own_values_and_members_are_kept_and_it_is_kep
         // The other member's device brings its own.
         assert_eq!(values(&device, "fruit/3"), ["first's"]);
         let peers = device.peers();
-        assert_eq!((peers.len(), &peers[0]["device"]), (1, &other.into()), "{peers:?}");
+        assert_eq!((peers.len(), &peers[0]["device"]), (1, &"second".into()), "{peers:?}");
         let status = device.status();
         assert_eq!(status["caught_up"], true, "the swarm's owner is asked, not asking: {status}");
         device.put("new", "since then");
