@@ -305,8 +305,9 @@ impl<S: Store> Replica<S> {
         // Should the first one come to light again, this one has seen it.
         let mut ctx: Vec<Version> =
             slot.op.ctx.iter().filter(|named| named.log != own).copied().collect();
-        ctx.truncate(MAX_CTX - 1);
-        ctx.push(version);
+        if ctx.len() < MAX_CTX {
+            ctx.push(version);
+        }
         ctx.sort_unstable();
         Ok(Some(Op { ctx, ..slot.op.clone() }))
     }
