@@ -73,6 +73,8 @@ pub const MAX_LOGS: usize = MAX_STATEMENTS * MAX_LOGS_PER_AUTHOR;
 /// Logs of one author that count: those of the greatest epochs. An author keeps itself to one less, so that
 /// it can write what lives in its oldest log again in its newest before that one goes.
 pub const MAX_LOGS_PER_AUTHOR: usize = 5;
+/// Histories of one author's that are kept although nothing of them is proven.
+pub const MAX_UNPROVEN: usize = 2 * MAX_LOGS_PER_AUTHOR;
 /// Histories kept of a log that its author forked.
 pub const MAX_BRANCHES: usize = 4;
 /// Statements in a roster that count.

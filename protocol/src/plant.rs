@@ -61,6 +61,8 @@ pub enum Plant {
     NoPrefix,
     /// A log may go on under another grant than it began with.
     MixGrants,
+    /// All that an author begins and nothing is proven of is kept.
+    KeepUnproven,
     /// Who passes on what a grant not known here allows is punished.
     PunishUnknownGrant,
 }

@@ -175,9 +175,25 @@ fn read_again() -> u64 {
     lone.engine.counters().scrubbed - before
 }
 
+/// What of one author's is kept after so many logs that begin with a false root, on disk.
+fn kept_of_false_logs(count: u64) -> usize {
+    let mut lone = Lone::new(1);
+    for epoch in 1..=count {
+        let false_root = |header: &mut swarmkv_protocol::commit::Header| {
+            header.live_root = Hash::new([5; 32]);
+        };
+        let signed = lone.peers[0].plain(epoch, b"odd", false_root);
+        lone.gossip(0, &signed);
+    }
+    lone.pass(10_000);
+    let records = lone.disk.borrow().visible.recover().logs;
+    records.len()
+}
+
 /// What holds of an engine by itself: each a name and whether it holds.
-fn checks() -> [(&'static str, bool); 3] {
+fn checks() -> [(&'static str, bool); 4] {
     [
+        ("unproven", kept_of_false_logs(100) <= 4 * MAX_LOGS_PER_AUTHOR),
         ("drip", drip_borne() <= 2 * PULL_STALLED_MS),
         ("at once", asked_at_once() == 3),
         ("read again", read_again() == 0),
@@ -194,6 +210,7 @@ fn every_fault_planted_in_one_engine_is_caught() {
         (Plant::AnyFrameIsProgress, "drip"),
         (Plant::OneComparison, "at once"),
         (Plant::RescanFrozen, "read again"),
+        (Plant::KeepUnproven, "unproven"),
     ];
     let mut caught = 0;
     for (fault, name) in suite {

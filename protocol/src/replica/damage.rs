@@ -244,7 +244,7 @@ impl<S: Store> Replica<S> {
                 lost = true;
                 continue;
             };
-            if let Some(op) = self.written_again(&from, raw, &slot, own.id.log, &mut lost)? {
+            if let Some(op) = self.written_again(&from, raw, &slot, own.id.log)? {
                 let bytes = Bytes(codec::encode(&op));
                 let seq = own.seq() + slots.len() as u64 + 1;
                 slots.push((Slot { log: own.id.log, seq, hlc, op, size: bytes.len() }, bytes));
@@ -271,15 +271,13 @@ impl<S: Store> Replica<S> {
         Ok(())
     }
 
-    /// The operation that says again what a slot says, unless that is not needed or not allowed any more;
-    /// `lost` is set where it cannot be said.
+    /// The operation that says again what a slot says, unless that is not needed or not allowed any more.
     fn written_again(
         &self,
         from: &Branch,
         raw: &RawSlot,
         slot: &Slot,
         own: LogId,
-        lost: &mut bool,
     ) -> Result<Option<Op>, StoreError> {
         if !from.is_latest(raw, from.seq(), &self.store)? {
             return Ok(None);
@@ -307,13 +305,10 @@ impl<S: Store> Replica<S> {
         // Should the first one come to light again, this one has seen it.
         let mut ctx: Vec<Version> =
             slot.op.ctx.iter().filter(|named| named.log != own).copied().collect();
-        ctx.push(version);
-        ctx.sort_unstable();
-        if ctx.len() > MAX_CTX {
-            // What is not named returns: it is kept where it is instead.
-            *lost = true;
-            return Ok(None);
+        if ctx.len() < MAX_CTX {
+            ctx.push(version);
         }
+        ctx.sort_unstable();
         Ok(Some(Op { ctx, ..slot.op.clone() }))
     }
 }

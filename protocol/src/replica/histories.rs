@@ -100,8 +100,13 @@ impl<S: Store> Replica<S> {
                 return;
             }
             self.logs.put(branch);
+            self.limit_unproven(log.author);
         }
-        if self.logs.get(&id).is_some_and(|branch| branch.frozen != Some(header)) {
+        if self
+            .logs
+            .get(&id)
+            .is_some_and(|branch| !branch.dropping() && branch.frozen != Some(header))
+        {
             let writes = self.logs.record(id, |branch| branch.frozen = Some(header));
             self.fx.persist(writes);
             if plant::is(Plant::RescanFrozen) {

@@ -21,7 +21,7 @@ use crate::crypto::{self, DeviceKey, Domain};
 use crate::io::{
     Blame, Change, Counters, Fault, Knock, LogStatus, Output, SessionId, Token, Verdict,
 };
-use crate::limits::MAX_LOGS_PER_AUTHOR;
+use crate::limits::{MAX_LOGS_PER_AUTHOR, MAX_UNPROVEN};
 use crate::log::branch::{Advance, Advanced, Branch, proves};
 use crate::log::commit::{self, SignedCommit, SignedHeader, VerifiedCommit, VerifiedHeader};
 use crate::log::log_set::LogSet;
@@ -310,6 +310,19 @@ impl<S: Store> Replica<S> {
         let stale = |b: &&Branch| old.contains(&b.id.log) && !b.dropping();
         let ids: Vec<BranchId> = self.logs.of_author(author).filter(stale).map(|b| b.id).collect();
         for id in ids {
+            let writes = self.logs.record(id, Branch::give_up);
+            self.fx.persist(writes);
+        }
+    }
+
+    /// Of what an author has begun or got wrong and nothing is proven of, the least epochs make room: nothing
+    /// else bounds it before something is.
+    pub(crate) fn limit_unproven(&mut self, author: DeviceId) {
+        let unproven = self.logs.of_author(author).filter(|b| b.head.is_none() && !b.dropping());
+        let ids: Vec<BranchId> = unproven.map(|branch| branch.id).collect();
+        let most = if plant::is(Plant::KeepUnproven) { usize::MAX } else { MAX_UNPROVEN };
+        let surplus = ids.len().saturating_sub(most);
+        for id in ids.into_iter().take(surplus) {
             let writes = self.logs.record(id, Branch::give_up);
             self.fx.persist(writes);
         }

@@ -78,7 +78,9 @@ impl<S: Store> Replica<S> {
         let stuck = busy || branch.forked || branch.frozen.is_some() || regranted || !live;
         let stuck = stuck && !plant::is(Plant::ReuseEpoch);
         // A greater own epoch has come from elsewhere: a lesser one might count nowhere any more.
-        let behind = self.logs.epochs(self.me).last().is_some_and(|log| *log > self.own);
+        // Above the last one there is none: whoever else signs with this key has seen to that.
+        let greater = |log: &LogId| *log > self.own && log.epoch >> 32 < u64::from(u32::MAX);
+        let behind = self.logs.epochs(self.me).last().is_some_and(greater);
         if runaway || stuck || several || behind {
             self.rotate();
             self.clock.reset_lead(now);

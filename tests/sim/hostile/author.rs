@@ -180,7 +180,13 @@ impl Author {
             return None;
         }
         let at = self.choose(rng, world);
-        let history = self.histories[at].clone();
+        let mut history = self.histories[at].clone();
+        let grant = history.grant;
+        // One log under two grants.
+        let changes = rng.percent(5);
+        if changes {
+            history.grant = rng.index(self.grants.len());
+        }
         let count = match rng.below(40) {
             0 => rng.range(257, 330),
             1..12 => rng.range(2, 7),
@@ -201,10 +207,11 @@ impl Author {
         let counted_from = if rng.percent(80) { 1 } else { rng.next() };
         let header = self.header(roster, counted_from, &history, &next, &slots);
         let (header, odd) = twist(rng, header, self, &history);
+        history.grant = grant;
         let signed = self.seal(header, slots);
         next.commits.push(signed.clone());
         // A commit that nobody can take is mostly left aside; what comes after it then forks the log.
-        if odd && rng.percent(75) {
+        if (odd || changes) && rng.percent(75) {
             if rng.percent(50) {
                 self.histories[at] = history;
             }

@@ -96,6 +96,7 @@ impl Pull {
             }
             let branch = replica.new_branch(id);
             replica.logs.put(branch);
+            replica.limit_unproven(start.log.author);
         }
         let branch = replica.logs.get(&id)?;
         if branch.closed_to_repair() {
