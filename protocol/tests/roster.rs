@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 
 use swarmkv_protocol::codec::{self, Bytes};
 use swarmkv_protocol::crypto::{DeviceKey, Domain, Sig};
-use swarmkv_protocol::id::{DeviceId, Hash, Hash8};
+use swarmkv_protocol::id::{DeviceId, Hash, Hash8, LogId};
 use swarmkv_protocol::roster::{
-    BadStatement, Grant, Revoke, Role, Roster, Statement, StatementBody,
+    BadStatement, Extent, Grant, Revoke, Role, Roster, Statement, StatementBody,
 };
 
 fn key(n: u8) -> DeviceKey {
@@ -338,4 +338,22 @@ fn whatever_was_stated_and_however_it_arrives_there_is_one_roster() {
     println!(
         "{histories} histories, {orders} orders of arrival, {revoked} revocations: one roster each"
     );
+}
+
+#[test]
+fn a_revocation_that_carries_headers_of_an_earlier_form_still_stands() {
+    let mut roster = founded();
+    issue(&mut roster, &key(1), &key(2), Role::Writer);
+    let signed = |signer: u8| {
+        let body = codec::encode(&(1u8, 2u8, Bytes(b"no header of this form".to_vec())));
+        let sig = key(signer).sign(Domain::Commit, &body);
+        Bytes(codec::encode(&(Bytes(body), sig)))
+    };
+    let forged = roster.revoke(&key(1), key(2).id(), vec![signed(3)]);
+    assert!(forged.is_err(), "signed by somebody else");
+    let bytes = roster.revoke(&key(1), key(2).id(), vec![signed(2)]).expect("may revoke");
+    assert_eq!(roster.insert(&[bytes]).0.len(), 1);
+    assert!(roster.revocation(&key(2).id()).is_some());
+    let log = LogId { author: key(2).id(), epoch: 1, shard: 0 };
+    assert_eq!(roster.extent(&log), Extent::Nothing);
 }
