@@ -245,3 +245,18 @@ fn an_author_whose_sums_went_wrong_is_told_and_goes_on_in_a_new_epoch_without_lo
     assert!(swarm.equal());
     assert!(!swarm.damned());
 }
+
+#[test]
+fn a_copy_that_leaves_its_log_at_the_start_is_not_taken_for_damaged() {
+    let mut swarm = Swarm::new(1);
+    for value in ["1", "2", "3"] {
+        swarm.put(0, "k", value);
+        swarm.put(0, "other", value);
+    }
+    let disk = swarm.copy(0);
+    swarm.put_back(0, &disk, true);
+    swarm.pass(10_000);
+    assert_eq!(swarm.get(0, "k").as_deref(), Some("3"));
+    assert!(swarm.nodes[0].engine.logs().iter().all(|log| !log.aside));
+    assert_eq!(swarm.nodes[0].engine.counters().set_aside, 0);
+}

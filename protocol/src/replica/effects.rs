@@ -15,9 +15,10 @@ pub(crate) struct Effects {
 }
 
 impl Effects {
-    /// A new call begins: storage has taken whatever earlier calls handed out.
+    /// A new call begins: storage has taken whatever earlier calls handed out, but not what opening the
+    /// replica has put in before the first.
     pub(crate) fn begin(&mut self) {
-        self.unread = false;
+        self.unread &= !self.out.is_empty();
     }
 
     /// Whether slots were written in this call, so that storage must not be read for slots again.
