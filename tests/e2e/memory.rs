@@ -44,7 +44,7 @@ fn logs(device: &Device, author: &str) -> usize {
 
 #[test]
 fn a_peer_in_memory_goes_on_in_its_log_after_an_orderly_stop_only() {
-    let mut a = Device::new("a").options(&["--memory"]).founded();
+    let a = Device::new("a").options(&["--memory"]).founded();
     let mut b = Device::new("b").options(&["--memory"]).admitted_by(&a, &[]);
     b.up();
     connected(&[&a, &b]);
