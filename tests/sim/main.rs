@@ -1,7 +1,11 @@
 //! Simulation of whole swarms on the pure core: real engines, real signatures, one seed for everything.
 //!
 //! `cargo test -p swarmkv-tests --test sim` runs a fixed range of seeds, some fresh ones, and the planted
-//! faults. `SWARMKV_SIM_SEED=n` replays one seed; `SWARMKV_SIM_SEEDS=n` runs that many fixed seeds.
+//! faults. `SWARMKV_SIM_SEED=n` replays one seed; `SWARMKV_SIM_SEEDS=n` runs that many fixed seeds. What
+//! hostile members can do is in `hostile`.
+//!
+//! What of the core the seeds reach: with LLVM tools that fit the compiler (`rustup component add
+//! llvm-tools`) and `cargo-llvm-cov`, `cargo llvm-cov -p swarmkv-tests --test sim --ignore-filename-regex tests`.
 
 mod chaos;
 mod direct;

@@ -224,7 +224,8 @@ impl Author {
 
     fn choose(&mut self, rng: &mut Rng, world: &Sight) -> usize {
         let opens = self.histories.is_empty() || rng.percent(self.opens);
-        let forks = !opens && rng.percent(12);
+        // Who opens few logs forks them the more.
+        let forks = !opens && rng.percent(if self.opens < 5 { 35 } else { 12 });
         if forks {
             let of = &self.histories[rng.index(self.histories.len())];
             let fork = of.fork(rng.index(of.commits.len() + 1));

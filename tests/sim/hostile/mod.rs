@@ -319,7 +319,7 @@ pub fn planted(seed: u64, plant: crate::plan::Plant) -> Plan {
 #[test]
 fn hostile_seeds() {
     let began = Instant::now();
-    let count = crate::number("SWARMKV_SIM_HOSTILE_SEEDS").unwrap_or(120);
+    let count = crate::number("SWARMKV_SIM_HOSTILE_SEEDS").unwrap_or(70);
     let first = crate::number("SWARMKV_SIM_HOSTILE_FIRST").unwrap_or(1);
     let seeds = match crate::number("SWARMKV_SIM_HOSTILE_SEED") {
         Some(seed) => vec![seed],

@@ -21,6 +21,12 @@ pub fn holds(world: &World, n: usize) -> Result<(), String> {
     for (id, _) in engine.heads().iter() {
         authors.entry(id.log.author).or_default().0.insert(id.log);
     }
+    for log in authors.values().flat_map(|(logs, _)| logs) {
+        let histories = engine.heads().branches(*log).count();
+        if histories > MAX_BRANCHES {
+            return Err(format!("buffers: node {n} shows {histories} histories of {log:?}"));
+        }
+    }
     let recovered = world.nodes[n].disk.borrow().visible.recover();
     for (id, _) in &recovered.logs {
         authors.entry(id.log.author).or_default().1 += 1;

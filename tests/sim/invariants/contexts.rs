@@ -1,4 +1,4 @@
-//! An honest write goes on naming what the own slot that it replaces has named, or something newer of that log.
+//! An honest write goes on naming what the own slot that it replaces has named, or newer of that log.
 
 use swarmkv_protocol::id::LogId;
 use swarmkv_protocol::store::RawSlot;

@@ -1,4 +1,4 @@
-//! What is shown of a log is what the grant of its head allows: keys within its prefix, bytes within its quota.
+//! Of a log is shown what the grant of its head allows: keys within its prefix, bytes in its quota.
 
 use std::collections::BTreeMap;
 
