@@ -182,11 +182,11 @@ pub enum WriteError {
 /// A read was not answered.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReadError {
-    /// This replica has never been whole: it would answer half a truth.
+    /// This replica is not complete yet: what is missing may be the delete of what it would show.
     #[error("still catching up")]
     CatchingUp,
-    /// What is stored there is damaged; it is being fetched afresh.
-    #[error("what is stored there is damaged and is being fetched afresh")]
+    /// What is stored there is damaged; it is fetched afresh if another member has it.
+    #[error("what is stored there cannot be read; it is fetched afresh if another member has it")]
     Damaged,
     /// The wanted version did not arrive in time.
     #[error("version {0} has not arrived here")]

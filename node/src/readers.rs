@@ -85,7 +85,8 @@ impl ReadState {
         let shown = View::shown_of(&slots, |branch| self.heads.of(branch), clock::wall_millis())?;
         let value = bytes(shown);
         if value.is_none() {
-            all_readable(&slots)?;
+            let view = View::merge(&slots, |branch| self.heads.of(branch))?;
+            nothing_lost(&view, &slots)?;
         }
         Ok(value)
     }
@@ -95,9 +96,7 @@ impl ReadState {
         let slots = self.slots(key)?;
         let view = View::merge(&slots, |branch| self.heads.of(branch))?;
         let wall = clock::wall_millis();
-        if view.values(wall).next().is_none() {
-            all_readable(&slots)?;
-        }
+        nothing_lost(&view, &slots)?;
         let one = |seen: &swarmkv_protocol::view::Seen| Sibling {
             version: seen.version.to_string(),
             value: body(&seen.slot).map(Data),
@@ -147,9 +146,9 @@ impl ReadState {
         keys_only: bool,
     ) -> Result<Option<ListItem>, StoreError> {
         let view = View::merge(slots, |branch| self.heads.of(branch))?;
-        let Some(value) = bytes(view.shown(wall)) else {
-            return all_readable(slots).map(|()| None);
-        };
+        // What cannot be read is left out here: one lost value must not end every listing. Asking for the key
+        // says so, and so do status and scrub.
+        let Some(value) = bytes(view.shown(wall)) else { return Ok(None) };
         let first = view.values(wall).next();
         let slot = first.map(|seen| &seen.slot);
         Ok(Some(ListItem {
@@ -165,8 +164,12 @@ impl ReadState {
     }
 }
 
-/// Says which slot cannot be read, if there is one: where nothing is shown it may hold what is missing.
-fn all_readable(slots: &[RawSlot]) -> Result<(), StoreError> {
+/// Says which slot cannot be read, if there is one and nothing else stands on the cell: then it may hold what
+/// is missing, and "no such key" would be wrong.
+fn nothing_lost(view: &View, slots: &[RawSlot]) -> Result<(), StoreError> {
+    if view.seen().next().is_some() {
+        return Ok(());
+    }
     slots.iter().try_for_each(|slot| slot.open().map(drop))
 }
 

@@ -37,8 +37,9 @@ pub async fn run(settings: &Settings, out: Output) -> Result<(), Failure> {
             mended: sound(&status),
         };
         let busy = status.scrub_left > 0;
-        // How long reading takes depends on how much there is: only mending is waited for in vain.
-        if !busy && (report.mended || began.elapsed() > settings.timeout) {
+        // How long reading takes depends on how much there is: only mending is waited for in vain. A complete
+        // replica waits for nobody: what it could not mend, no member has.
+        if !busy && (report.mended || status.caught_up || began.elapsed() > settings.timeout) {
             break report;
         }
         if busy {
@@ -54,8 +55,8 @@ pub async fn run(settings: &Settings, out: Output) -> Result<(), Failure> {
     if report.mended {
         return Ok(());
     }
-    let failure = Failure::failed("what is damaged here could not be fetched afresh yet");
-    Err(failure.hint("it goes on by itself once another member is connected; see: swarmkv status"))
+    let failure = Failure::failed("what is damaged here could not be fetched afresh");
+    Err(failure.hint("it goes on by itself once a member that has it is connected; see: swarmkv status"))
 }
 
 fn sound(status: &Status) -> bool {
@@ -65,7 +66,8 @@ fn sound(status: &Status) -> bool {
 fn account(report: &Report) -> String {
     let checked = text::plural(report.checked, "slot");
     match (report.damaged, report.mended) {
-        (0, _) => format!("{checked} checked: all is as it was signed"),
+        (0, true) => format!("{checked} checked: all is as it was signed"),
+        (0, false) => format!("{checked} checked: what was found damaged before is still not mended"),
         (damaged, true) => {
             format!("{checked} checked: {} damaged and mended", text::plural(damaged, "log"))
         }

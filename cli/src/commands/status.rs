@@ -112,7 +112,7 @@ fn trouble(log: &LogInfo) -> Option<String> {
              both are kept"
         ),
         "damaged" => format!(
-            "what is stored here of the log of {author} is damaged: it is being fetched afresh"
+            "what is stored here of the log of {author} is damaged: it is fetched afresh where a member has it"
         ),
         other => format!("the log of {author}: {other}"),
     })

@@ -188,13 +188,13 @@ impl From<ReadError> for ApiError {
         match e {
             ReadError::CatchingUp => Self::new(
                 ErrorKind::CatchingUp,
-                "this replica is still catching up: it would answer half a truth",
+                "this device is still catching up: the delete of what it would show may be missing",
             )
             .hint(SEE_PROGRESS),
             ReadError::NotYet(_) => Self::new(ErrorKind::Timeout, text)
                 .hint("wait longer with --timeout, or see who is connected with: swarmkv peers"),
             ReadError::Damaged => Self::new(ErrorKind::CatchingUp, text)
-                .hint("try again in a moment; see how it is with: swarmkv status"),
+                .hint("try again in a moment; if nobody else has it, write or delete the key to go on"),
             ReadError::NoSuchVersion => Self::new(ErrorKind::Invalid, text),
             ReadError::Store(_) => Self::new(ErrorKind::Failed, text),
             ReadError::Stopped => stopped(),

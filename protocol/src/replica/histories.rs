@@ -253,8 +253,8 @@ impl PartCheck {
                 continue;
             }
             let slot = raw.open()?;
-            if slot.hlc <= part.stamp() {
-                // Stamps rise within a history: this was not written after `part`'s head.
+            if slot.hlc < part.stamp() {
+                // Stamps never fall within a history: this was not written after `part`'s head.
                 return Ok(Step::Is(false));
             }
             self.kept.remove(&slot);

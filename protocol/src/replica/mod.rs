@@ -367,7 +367,8 @@ impl<S: Store> Replica<S> {
             self.held.push(commit, now.mono);
             return Ok(gap);
         }
-        let stamps_rise = branch.head.is_none() || branch.stamp() < header.hlc;
+        // Equal stamps do no harm, and repair could not tell: only what falls back stops the log.
+        let stamps_rise = branch.head.is_none() || branch.stamp() <= header.hlc;
         // One log, one grant: its first header fixes it.
         let granted = branch.head.as_ref().is_none_or(|head| head.header().grant == header.grant);
         if !stamps_rise || !(granted || plant::is(Plant::MixGrants)) {

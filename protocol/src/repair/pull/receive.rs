@@ -239,8 +239,8 @@ impl Pull {
         let Some(branch) = replica.logs.get(&id) else {
             return Ok(());
         };
-        if !receiving.linked && slots.iter().any(|(slot, _)| slot.hlc <= branch.stamp()) {
-            // Stamps rise within a history: these were not written after our head. It is another one,
+        if !receiving.linked && slots.iter().any(|(slot, _)| slot.hlc < branch.stamp()) {
+            // Stamps never fall within a history: these were not written after our head. It is another one,
             // even if it should have everything of ours replaced.
             self.stop_receiving(replica);
             replica.proof_failed(id);
