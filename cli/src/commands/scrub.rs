@@ -56,7 +56,8 @@ pub async fn run(settings: &Settings, out: Output) -> Result<(), Failure> {
         return Ok(());
     }
     let failure = Failure::failed("what is damaged here could not be fetched afresh");
-    Err(failure.hint("it goes on by itself once a member that has it is connected; see: swarmkv status"))
+    Err(failure
+        .hint("it goes on by itself once a member that has it is connected; see: swarmkv status"))
 }
 
 fn sound(status: &Status) -> bool {
@@ -67,7 +68,9 @@ fn account(report: &Report) -> String {
     let checked = text::plural(report.checked, "slot");
     match (report.damaged, report.mended) {
         (0, true) => format!("{checked} checked: all is as it was signed"),
-        (0, false) => format!("{checked} checked: what was found damaged before is still not mended"),
+        (0, false) => {
+            format!("{checked} checked: what was found damaged before is still not mended")
+        }
         (damaged, true) => {
             format!("{checked} checked: {} damaged and mended", text::plural(damaged, "log"))
         }

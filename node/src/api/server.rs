@@ -193,8 +193,9 @@ impl From<ReadError> for ApiError {
             .hint(SEE_PROGRESS),
             ReadError::NotYet(_) => Self::new(ErrorKind::Timeout, text)
                 .hint("wait longer with --timeout, or see who is connected with: swarmkv peers"),
-            ReadError::Damaged => Self::new(ErrorKind::CatchingUp, text)
-                .hint("try again in a moment; if nobody else has it, write or delete the key to go on"),
+            ReadError::Damaged => Self::new(ErrorKind::CatchingUp, text).hint(
+                "try again in a moment; if nobody else has it, write or delete the key to go on",
+            ),
             ReadError::NoSuchVersion => Self::new(ErrorKind::Invalid, text),
             ReadError::Store(_) => Self::new(ErrorKind::Failed, text),
             ReadError::Stopped => stopped(),

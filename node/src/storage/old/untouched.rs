@@ -2,6 +2,7 @@
 //! killed process left, is kept in memory.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fs;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -101,9 +102,8 @@ impl redb::StorageBackend for Untouched {
         let seen = state.seen;
         let mut rest = data;
         for (number, within, piece) in pieces(offset, data.len()) {
-            if !state.written.contains_key(&number) {
-                let block = self.block(seen, number)?;
-                state.written.insert(number, block);
+            if let Entry::Vacant(place) = state.written.entry(number) {
+                place.insert(self.block(seen, number)?);
             }
             let (from, after) = rest.split_at(piece);
             if let Some(block) = state.written.get_mut(&number) {
