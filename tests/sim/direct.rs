@@ -137,7 +137,7 @@ fn drip_borne() -> u64 {
     while lone.mono < began + 10 * PULL_STALLED_MS {
         let mut outputs = lone.pass(5_000);
         outputs.extend(lone.frame(session, &Repair::Slots(vec![junk.clone()])));
-        if outputs.iter().any(|output| *output == Output::CloseSession(session)) {
+        if outputs.contains(&Output::CloseSession(session)) {
             break;
         }
     }
