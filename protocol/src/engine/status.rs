@@ -37,7 +37,7 @@ pub struct Progress {
 }
 
 impl<S: Store> Engine<S> {
-    /// Whether local writes wait for [`Input::Commit`].
+    /// Whether local writes wait for [`crate::io::Input::Commit`].
     #[must_use]
     pub fn has_queued_writes(&self) -> bool {
         self.replica.has_queued()
@@ -86,7 +86,7 @@ impl<S: Store> Engine<S> {
     }
 
     /// The signed head of the log that local writes go to, if there is one yet: what a replica in memory
-    /// keeps for its next start, see [`Recovered::resumable`].
+    /// keeps for its next start, see [`crate::store::Recovered::resumable`].
     #[must_use]
     pub fn own_head(&self) -> Option<Bytes> {
         self.replica.writing().head.as_ref().map(|head| head.bytes().clone())
@@ -182,7 +182,7 @@ impl<S: Store> Engine<S> {
         told.iter().map(lacks).fold(0, u64::saturating_add)
     }
 
-    /// Histories that wait to be checked in haste: after [`Input::Scrub`] it is done when none is left.
+    /// Histories that wait to be checked in haste: after [`crate::io::Input::Scrub`] it is done when none is left.
     #[must_use]
     pub fn to_scrub(&self) -> usize {
         self.replica.to_scrub()
