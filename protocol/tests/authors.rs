@@ -247,11 +247,11 @@ fn an_overwrite_writes_little_and_a_restart_sums_it_up() {
     assert_eq!(swarm.get(1, "k").as_deref(), Some("on"));
 }
 
-#[test]
-fn hundreds_of_new_epochs_of_an_honest_device_lose_nothing() {
+/// A device that opens `epochs` logs, one after the other, with a write in each, and meets another now and then.
+fn many_epochs(epochs: usize) -> Swarm {
     let mut swarm = Swarm::new(3);
     swarm.nodes[1].disk.0.borrow_mut().apply(vec![Write::CaughtUp(true)]);
-    for i in 0..300 {
+    for i in 0..epochs {
         let disk = swarm.copy(1);
         swarm.put_back(1, &disk, true);
         swarm.put(1, &format!("k{i}"), "v");
@@ -264,13 +264,33 @@ fn hundreds_of_new_epochs_of_an_honest_device_lose_nothing() {
     }
     swarm.disconnect_all(1);
     meet(&mut swarm, &[0, 1, 2]);
+    swarm
+}
+
+fn there(swarm: &Swarm, n: usize, keys: usize) -> usize {
+    (0..keys).filter(|i| swarm.get(n, &format!("k{i}")).is_some()).count()
+}
+
+#[test]
+fn hundreds_of_new_epochs_of_an_honest_device_lose_nothing() {
+    let swarm = many_epochs(300);
     for n in 0..3 {
-        let there = (0..300).filter(|i| swarm.get(n, &format!("k{i}")).is_some()).count();
-        assert_eq!(there, 300, "node {n}");
+        assert_eq!(there(&swarm, n, 300), 300, "node {n}");
     }
     ends_the_same(&swarm, &[0, 1, 2]);
     let logs = swarm.nodes[0].engine.logs().len();
     assert!(logs <= MAX_LOGS_PER_AUTHOR + 2, "{logs} logs");
+}
+
+#[cfg(feature = "plant")]
+#[test]
+fn they_would_if_old_logs_were_not_written_again() {
+    use swarmkv_protocol::plant::{Plant, plant};
+    plant(Some(Plant::NoSalvage));
+    let swarm = many_epochs(20);
+    let left = there(&swarm, 0, 20);
+    plant(None);
+    assert!(left < 20, "the fault was planted and {left} of 20 are there");
 }
 
 #[test]

@@ -81,7 +81,6 @@ const HOSTILE: &[(Fault, &[&str])] = &[
     (Fault::JudgeEarly, &["judged"]),
     (Fault::DropReplacedContext, &["contexts"]),
     (Fault::OnlyExactEntries, &["deleted"]),
-    (Fault::NoSalvage, &["acknowledged"]),
     (Fault::SkipRoot, &["whole", "signed", "same", "deleted", "equal"]),
 ];
 

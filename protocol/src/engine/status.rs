@@ -61,7 +61,8 @@ impl<S: Store> Engine<S> {
         self.replica.logs.heads().clone()
     }
 
-    /// Whether this replica is complete: it has once had all that its peers had. Until then readers are told that it is catching up.
+    /// Whether this replica is complete: it has once had all that its peers had. Until then readers are told
+    /// that it is catching up.
     #[must_use]
     pub fn caught_up(&self) -> bool {
         self.replica.complete
@@ -182,7 +183,8 @@ impl<S: Store> Engine<S> {
         told.iter().map(lacks).fold(0, u64::saturating_add)
     }
 
-    /// Histories that wait to be checked in haste: after [`crate::io::Input::Scrub`] it is done when none is left.
+    /// Histories that wait to be checked in haste: after [`crate::io::Input::Scrub`] it is done when none is
+    /// left.
     #[must_use]
     pub fn to_scrub(&self) -> usize {
         self.replica.to_scrub()
