@@ -5,12 +5,12 @@ mod swarm;
 
 use swarm::author::{Author, op};
 use swarm::{Disk, Swarm, key};
-use swarmkv_protocol::codec::Bytes;
+use swarmkv_protocol::codec::{self, Bytes};
 use swarmkv_protocol::crypto::{self, DeviceKey, Domain};
 use swarmkv_protocol::id::{Hash, Hash8, Version};
 use swarmkv_protocol::io::{Blame, Fault, Output, Verdict};
 use swarmkv_protocol::limits::{MAX_BRANCHES, MAX_LOGS_PER_AUTHOR};
-use swarmkv_protocol::message::{self, Gossip};
+use swarmkv_protocol::message::{self, Gossip, Repair};
 use swarmkv_protocol::op::{Body, Op};
 use swarmkv_protocol::roster::{Grant, Role};
 use swarmkv_protocol::store::Write;
@@ -314,4 +314,46 @@ fn a_peer_in_memory_that_always_starts_empty_loses_nothing_that_others_have() {
         assert_eq!(there, 100, "node {n}");
     }
     assert!(blamed(&swarm).is_empty());
+}
+
+/// Node 1's write names what it overwrote; a relay changes that name on the way to node 3. Whether node 3
+/// takes it.
+fn takes_a_changed_context() -> bool {
+    let mut swarm = Swarm::new(4);
+    swarm.put(0, "k", "first");
+    swarm.hand_all(0, 1);
+    swarm.put(1, "k", "second");
+    swarm.connect(1, 2);
+    swarm.pass(20_000);
+    swarm.disconnect_all(1);
+    swarm.hook = Box::new(|from, _, bytes| {
+        let Ok(Repair::Slots(mut slots)) = message::decode(&bytes) else { return Some(bytes) };
+        if from == 2 {
+            for slot in &mut slots {
+                let mut op = Op::read(&slot.op).expect("a sound slot");
+                op.ctx.iter_mut().for_each(|named| named.hash = Hash8::new([9; 8]));
+                slot.op = Bytes(codec::encode(&op));
+            }
+        }
+        Some(message::encode(&Repair::Slots(slots)))
+    });
+    swarm.connect(2, 3);
+    swarm.pass(20_000);
+    let author = swarm.nodes[1].id;
+    swarm.nodes[3].engine.heads().iter().any(|(branch, _)| branch.log.author == author)
+}
+
+#[test]
+fn a_context_that_a_relay_changed_does_not_add_up() {
+    assert!(!takes_a_changed_context());
+}
+
+#[cfg(feature = "plant")]
+#[test]
+fn it_would_if_the_live_root_said_nothing_of_contexts() {
+    use swarmkv_protocol::plant::{Plant, plant};
+    plant(Some(Plant::RootWithoutContext));
+    let taken = takes_a_changed_context();
+    plant(None);
+    assert!(taken, "the fault was planted and shows");
 }

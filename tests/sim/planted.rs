@@ -53,7 +53,6 @@ const SUITE: &[(Plant, &[&str])] = &[
     (Plant::ForgetSynced, &["order", "acknowledged"]),
     (Plant::MutateHonest, &["honest"]),
     (Plant::Core(Fault::SkipRoot), &["whole", "signed", "same", "deleted"]),
-    (Plant::Core(Fault::RootWithoutContext), &["signed", "whole", "same", "converged"]),
     (Plant::Core(Fault::DominateUpTo), &["deleted", "same", "kept"]),
     (Plant::Core(Fault::KeepOnlyWinner), &["deleted"]),
     (Plant::Core(Fault::ReuseEpoch), &["order", "converged", "signed", "whole", "acknowledged"]),
