@@ -392,8 +392,8 @@ fn what_a_write_overwrote_stays_overwritten_through_damage() {
     assert_eq!((swarm.get(2, "k"), swarm.get(0, "k")), (None, None));
 }
 
-#[test]
-fn equal_stamps_of_two_histories_show_the_same_everywhere() {
+/// One device signed two histories of equal length and stamps; two replicas know one each and meet.
+fn two_histories_meet() -> [Option<String>; 2] {
     let mut swarm = Swarm::new(4);
     swarm.put(1, "x", "0");
     let before = swarm.copy(1);
@@ -407,7 +407,23 @@ fn equal_stamps_of_two_histories_show_the_same_everywhere() {
     swarm.connect(0, 2);
     swarm.pass(120_000);
     assert_eq!(swarm.hash(0), swarm.hash(2));
-    assert_eq!(swarm.get(0, "k"), swarm.get(2, "k"));
+    [swarm.get(0, "k"), swarm.get(2, "k")]
+}
+
+#[test]
+fn equal_stamps_of_two_histories_show_the_same_everywhere() {
+    let [a, b] = two_histories_meet();
+    assert!(a.is_some() && a == b, "{a:?} {b:?}");
+}
+
+#[cfg(feature = "plant")]
+#[test]
+fn they_would_not_if_digests_said_nothing_of_heads() {
+    use swarmkv_protocol::plant::{Plant, plant};
+    plant(Some(Plant::DigestWithoutHeads));
+    let [a, b] = two_histories_meet();
+    plant(None);
+    assert_ne!(a, b, "the fault was planted and shows");
 }
 
 #[test]
