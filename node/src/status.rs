@@ -53,7 +53,7 @@ impl Driver {
 
     fn log_info(&self, log: &LogStatus) -> LogInfo {
         let word = match log {
-            LogStatus { aside: true, .. } => Some("damaged"),
+            LogStatus { aside: true, .. } | LogStatus { lost: true, .. } => Some("damaged"),
             LogStatus { forked: true, .. } => Some("forked"),
             LogStatus { frozen: Some(_), .. } => Some("frozen"),
             _ => None,

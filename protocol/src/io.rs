@@ -336,6 +336,8 @@ pub struct LogStatus {
     pub forked: bool,
     /// What was stored of it proved damaged: it is being fetched afresh.
     pub aside: bool,
+    /// Kept only for what could not be read, or not be written again elsewhere: no member has it.
+    pub lost: bool,
 }
 
 /// Running totals since the start, for `status` and tests.

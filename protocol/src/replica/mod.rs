@@ -198,7 +198,8 @@ impl<S: Store> Replica<S> {
             staged: branch.staged.as_ref().map_or(0, |staged| staged.upto),
             frozen: branch.frozen,
             forked: branch.forked || self.logs.several(branch.id.log),
-            aside: branch.is_aside(),
+            aside: branch.quarantined(),
+            lost: branch.is_aside() && branch.was_salvaged(),
         };
         let counts = |branch: &&Branch| {
             let there = branch.head.is_some() || branch.staged.is_some() || branch.frozen.is_some();

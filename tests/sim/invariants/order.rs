@@ -25,7 +25,10 @@ pub fn holds_over_a_restart(world: &World, n: usize) -> Result<(), String> {
     for (log, shown) in node.shown.iter().filter(|(log, _)| due(world, log)) {
         let now = heads.get(log).copied().unwrap_or(0);
         // A start sums up what came after the last record, and may find that it does not add up.
-        let aside = engine.logs().iter().any(|status| status.branch.log == *log && status.aside);
+        let aside = engine
+            .logs()
+            .iter()
+            .any(|status| status.branch.log == *log && (status.aside || status.lost));
         if now < *shown && !aside && !world.crowded(n, log) {
             return Err(format!("order: a restart took {log:?} from {shown} back to {now}"));
         }
