@@ -50,6 +50,7 @@ impl<S: Store> Replica<S> {
     /// tried again and again.
     fn survive_hidden(&mut self, id: BranchId) {
         self.comparisons.remove(&id);
+        self.receiving.remove(&id);
         let writes = self.logs.record(id, |branch| match branch.state {
             BranchState::Fetching | BranchState::Live | BranchState::Closed => {
                 branch.drop_staged();
@@ -127,8 +128,7 @@ impl<S: Store> Replica<S> {
         let began = tip.staged.as_ref().is_some_and(|staged| staged.upto == after);
         if tip.staged.is_some() && !began {
             // Somebody else's: it is in the way.
-            let writes = self.logs.record(tip.id, Branch::drop_staged);
-            self.fx.persist(writes);
+            self.drop_staged(tip.id);
             return Ok(());
         }
         let from = if began { after } else { tip.seq() };

@@ -52,8 +52,7 @@ impl<S: Store> Replica<S> {
                 self.fx.persist(writes);
             } else if beyond {
                 // What was set aside beyond the end outlives no revocation.
-                let writes = self.logs.record(id, Branch::drop_staged);
-                self.fx.persist(writes);
+                self.drop_staged(id);
             }
             moved.push(id);
         }

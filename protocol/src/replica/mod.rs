@@ -379,8 +379,7 @@ impl<S: Store> Replica<S> {
         let change = match branch.advance(commit.slots(), &self.store)? {
             Advanced::By(change) => change,
             Advanced::StagedApart => {
-                let writes = self.logs.record(id, Branch::drop_staged);
-                self.fx.persist(writes);
+                self.drop_staged(id);
                 self.held.push(commit, now.mono);
                 return Ok(gap);
             }
@@ -392,6 +391,14 @@ impl<S: Store> Replica<S> {
         self.fx.counters.commits_applied += 1;
         self.advance_head(branch, &commit, *change);
         Ok(Taken::Placed)
+    }
+
+    /// Gives up what is staged of a branch; a session that was bringing more of it is not listened to for it
+    /// any more, for what it brings next would not join.
+    pub(crate) fn drop_staged(&mut self, id: BranchId) {
+        self.receiving.remove(&id);
+        let writes = self.logs.record(id, Branch::drop_staged);
+        self.fx.persist(writes);
     }
 
     /// A branch as the roster lets it count.
