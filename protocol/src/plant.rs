@@ -35,8 +35,6 @@ pub enum Plant {
     IgnoreCut,
     /// Tombstones are dropped locally once they are written.
     DropTombstones,
-    /// The sums of every log are written with every commit.
-    RecordAlways,
     /// A header with a false root has the whole log read again.
     RescanFrozen,
     /// What is left of damaged or surplus own logs is not written again.

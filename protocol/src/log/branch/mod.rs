@@ -152,7 +152,7 @@ impl Branch {
         });
         self.staged = self.staged.take().filter(|s| s.upto > header.header().last_seq);
         self.head = Some(header);
-        if first || self.record_is_due() || plant::is(Plant::RecordAlways) {
+        if first || self.record_is_due() {
             writes.extend(self.record());
         }
         writes
