@@ -8,9 +8,10 @@ use swarm::{Swarm, delete, put};
 use swarmkv_protocol::codec::{self, Bytes};
 use swarmkv_protocol::commit::SignedHeader;
 use swarmkv_protocol::crypto::{self, Domain};
-use swarmkv_protocol::digest::DigestKey;
-use swarmkv_protocol::id::{Hash, Hash8};
+use swarmkv_protocol::digest::{DigestKey, Entry};
+use swarmkv_protocol::id::{Hash, Hash8, LogId};
 use swarmkv_protocol::io::{Change, Input, Output, SessionId, WriteRefused};
+use swarmkv_protocol::limits::{DIGEST_ENTRIES, MAX_LOGS};
 use swarmkv_protocol::message::{self, Completeness, Plan, Planned, Repair, SlotRecord, Start};
 use swarmkv_protocol::roster::Role;
 use swarmkv_protocol::store::{Store as _, Write};
@@ -449,4 +450,32 @@ fn what_can_be_read_of_a_damaged_log_is_kept_though_the_quota_is_full() {
         let left = (0..10).filter(|i| swarm.get(n, &format!("k{i}")).is_some()).count();
         assert_eq!(left, 9, "node {n}");
     }
+}
+
+#[test]
+fn what_a_peer_tells_of_logs_that_nobody_has_is_remembered_within_bounds() {
+    let mut swarm = Swarm::new(3);
+    let (rogue, author) = (swarm.nodes[ROGUE].id, swarm.nodes[VICTIM].id);
+    swarm.input(HONEST, Input::Connected(rogue));
+    let told = MAX_LOGS / DIGEST_ENTRIES + 4;
+    for n in 0..told as u64 {
+        let log = |i| LogId { author, epoch: n * DIGEST_ENTRIES as u64 + i, shard: 0 };
+        let head = Hash8::new([1; 8]);
+        let entry = |i| Entry { log: log(i), seq: 1, head, staged: 0, refused: None };
+        let digest = message::Digest {
+            statements: Vec::new(),
+            key: DigestKey::default(),
+            number: n + 1,
+            since: n,
+            entries: (0..DIGEST_ENTRIES as u64).map(entry).collect(),
+            only: Vec::new(),
+            then: message::Then::Send,
+        };
+        let session = SessionId(2 * n + 1);
+        swarm.input(HONEST, Input::SessionOpened(session, rogue));
+        swarm.say(HONEST, session, &Repair::Digest(digest));
+        swarm.input(HONEST, Input::SessionClosed(session));
+    }
+    let ahead = swarm.nodes[HONEST].engine.peers()[0].ahead;
+    assert!(ahead > 0 && ahead <= MAX_LOGS as u64, "{ahead} logs remembered");
 }

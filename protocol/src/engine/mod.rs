@@ -258,8 +258,7 @@ impl<S: Store> Engine<S> {
             .map(|branch| branch.id)
             .collect();
         for id in old {
-            let writes = self.replica.logs.record(id, Branch::drop_staged);
-            self.replica.fx.persist(writes);
+            self.replica.drop_staged(id);
         }
     }
 
@@ -283,6 +282,7 @@ impl<S: Store> Engine<S> {
             }
             None => {
                 self.replica.logs.remove(id);
+                self.replica.comparisons.remove(&id);
             }
         }
         self.replica.fx.persist(writes);

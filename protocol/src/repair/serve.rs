@@ -218,7 +218,7 @@ impl Serve {
         Ok(if ahead { Served::PeerIsAhead } else { Served::Nothing })
     }
 
-    /// Only logs that count are remembered: what a peer may make us keep is bounded.
+    /// Only logs that count are remembered, and not more than there can be: what a peer may make us keep is bounded.
     fn remember<S: Store>(
         &self,
         digest: &Digest,
@@ -231,7 +231,9 @@ impl Serve {
         }
         (heard.key, heard.number) = (digest.key, digest.number);
         for (log, mut entries) in digest::group(entries) {
-            if replica.roster.extent(&log) != Extent::Nothing && replica.log_counts(log) {
+            let counts = replica.roster.extent(&log) != Extent::Nothing && replica.log_counts(log);
+            let room = heard.digest.len() < MAX_LOGS || heard.digest.contains_key(&log);
+            if counts && room {
                 entries.truncate(MAX_BRANCHES + 1);
                 heard.digest.insert(log, entries);
             }

@@ -117,7 +117,9 @@ impl<S: Store> Replica<S> {
 
     /// A peer says that a header of an own log has a wrong live root. Once each, that is looked into.
     pub(crate) fn root_disputed(&mut self, by: DeviceId, log: LogId) {
-        if self.root_disputes.insert((by, log)) {
+        // Of logs that are here only: a peer may name any number of others.
+        let here = self.logs.shown(log).next().is_some();
+        if here && self.root_disputes.insert((by, log)) {
             self.suspects.extend(self.logs.shown(log).map(|branch| branch.id));
         }
     }

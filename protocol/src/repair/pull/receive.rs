@@ -105,8 +105,7 @@ impl Pull {
         if branch.staged.as_ref().is_some_and(|staged| staged.upto > claim.last_seq) {
             // What is staged goes beyond what this peer can prove, and nobody may ever prove it: what
             // can be proven comes first.
-            let writes = replica.logs.record(id, Branch::drop_staged);
-            replica.fx.persist(writes);
+            replica.drop_staged(id);
             self.misunderstood = true;
             return None;
         }
@@ -317,8 +316,7 @@ impl Pull {
             self.flip(id, header, totals, replica);
             return Ok(());
         }
-        let writes = replica.logs.record(id, Branch::drop_staged);
-        replica.fx.persist(writes);
+        replica.drop_staged(id);
         if receiving.resumed {
             self.misunderstood = true;
             return Ok(());
