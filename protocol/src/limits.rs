@@ -157,6 +157,8 @@ pub const SESSION_BURST: u64 = 64;
 pub const SESSION_EVERY_MS: u64 = 50;
 /// A comparison that has no plan after this, in milliseconds, holds no other up.
 pub const PLAN_WAIT_MS: u64 = 1_000;
+/// Pause before looking again whether mending can begin, while a session brings the same log, in milliseconds.
+pub const MEND_WAIT_MS: u64 = 250;
 /// How often what was held or set aside too long is looked for, in milliseconds.
 pub const EXPIRE_EVERY_MS: u64 = 10_000;
 /// Gaps of one member's that are noted.

@@ -15,10 +15,10 @@ use self::timers::{Timer, Timers};
 use crate::crypto::DeviceKey;
 use crate::io::{Blame, Fault, Input, Output, SessionId, Token, Verdict};
 use crate::limits::{
-    EXPIRE_EVERY_MS, INTRODUCE_EVERY_MS, MAX_GAPS, MAX_GOSSIP, SCRUB_EVERY_MS, SCRUB_FAST_MS,
-    STAGED_MS,
+    EXPIRE_EVERY_MS, INTRODUCE_EVERY_MS, MAX_GAPS, MAX_GOSSIP, MEND_WAIT_MS, SCRUB_EVERY_MS,
+    SCRUB_FAST_MS, STAGED_MS,
 };
-use crate::log::branch::{Branch, BranchState, Chore};
+use crate::log::branch::{BranchState, Chore};
 use crate::message::{self, Gossip};
 use crate::model::id::{BranchId, DeviceId, LogId};
 use crate::repair::digest::DigestKey;
@@ -234,8 +234,13 @@ impl<S: Store> Engine<S> {
 
     /// Sets the timers of what is to be done in small steps, and of what is kept for a time only.
     fn plan_chores(&mut self, now: Now) {
-        if self.replica.logs.owes() {
-            self.timers.set(Timer::Tidy, now.mono + 1);
+        if let Some(owing) = self.replica.logs.owing() {
+            // Mending waits for a session that may bring the same: no need to look every millisecond.
+            let log = owing.id.log;
+            let waits = matches!(owing.chore, Chore::Mend(_))
+                && self.replica.receiving.keys().any(|id| id.log == log);
+            let at = now.mono + if waits { MEND_WAIT_MS } else { 1 };
+            self.timers.set(Timer::Tidy, at.min(self.timers.at(Timer::Tidy)));
         }
         if self.replica.to_scrub() > 0 && self.timers.at(Timer::Scrub) > now.mono + SCRUB_FAST_MS {
             self.timers.set(Timer::Scrub, now.mono + SCRUB_FAST_MS);
