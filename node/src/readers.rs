@@ -170,7 +170,7 @@ fn nothing_lost(view: &View, slots: &[RawSlot]) -> Result<(), StoreError> {
     if view.seen().next().is_some() {
         return Ok(());
     }
-    slots.iter().try_for_each(|slot| slot.open().map(drop))
+    Ok(slots.iter().try_for_each(|slot| slot.open().map(drop))?)
 }
 
 /// A place in the order of index keys that is beyond all cells of a key, and before those of the next.

@@ -10,6 +10,7 @@ use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use zeroize::Zeroizing;
 
+use crate::codec::{Bytes, tuple_codec};
 use crate::id::{DeviceId, Hash};
 
 /// What a hash or signature is for. Bytes signed for one purpose never verify for another.
@@ -136,6 +137,14 @@ impl<'de> Deserialize<'de> for Sig {
         crate::codec::fixed_bytes(d).map(Self)
     }
 }
+
+/// Signed bytes: the one envelope of geneses, statements and headers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Sealed {
+    pub(crate) body: Bytes,
+    pub(crate) sig: Sig,
+}
+tuple_codec!(Sealed { body, sig });
 
 /// A device's secret key. Wiped from memory when dropped; never printed.
 pub struct DeviceKey(SigningKey);

@@ -1,5 +1,6 @@
 //! What goes into the engine and what comes out of it.
 
+pub use crate::blame::Blame;
 use crate::codec::Bytes;
 use crate::id::{BranchId, DeviceId, Hash, Version};
 use crate::model::cell::Cell;
@@ -70,15 +71,6 @@ pub enum Condition {
     Absent,
     /// The values on it are exactly these; tombstones do not matter.
     Values(Vec<Version>),
-}
-
-/// Whom a refusal counts against.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Blame {
-    /// The peer that handed it over: no honest replica of any state could hold it.
-    Sender,
-    /// Nobody: it may come from a stale roster, another clock, a newer version, or an author's mistake.
-    Nobody,
 }
 
 /// Everything that can happen to a replica.
@@ -338,6 +330,30 @@ pub struct LogStatus {
     pub aside: bool,
     /// Kept only for what could not be read, or not be written again elsewhere: no member has it.
     pub lost: bool,
+}
+
+/// How far a connected member is behind this replica and ahead of it, by what it last said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerStatus {
+    /// The member.
+    pub device: DeviceId,
+    /// Operations that this replica has and the peer, when it last told, had not.
+    pub behind: u64,
+    /// Operations that the peer has and this replica has not.
+    pub ahead: u64,
+    /// Monotonic millisecond when both were last seen equal.
+    pub equal_at: Option<u64>,
+}
+
+/// How a running catch-up stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// The member pulled from.
+    pub from: DeviceId,
+    /// Slots received in this session.
+    pub received: u64,
+    /// Slots that the peer said it would send, about.
+    pub planned: u64,
 }
 
 /// Running totals since the start, for `status` and tests.

@@ -11,16 +11,19 @@
 //!
 //! | folder | what it holds |
 //! |---|---|
-//! | `model` | identifiers, operations, counters, and how the slots of one cell merge |
-//! | `log` | one author's signed history: header, commit, live root, and a history as kept here |
+//! | `model` | cells, operations, counters, and how the slots of one cell merge |
+//! | `log` | one author's signed history: commit, live root, digest, and a history as kept here |
 //! | `roster` | who is a member and what each may do; tickets |
 //! | `replica` | a replica's whole state and the only ways it changes |
-//! | `repair` | digests, and the two sides of a repair session |
+//! | `repair` | the two sides of a repair session |
 //! | `engine` | inputs in, ordered outputs out, peers and timers |
 
+mod blame;
 pub mod codec;
 pub mod crypto;
 pub mod engine;
+pub mod header;
+pub mod id;
 pub mod io;
 pub mod limits;
 pub mod log;
@@ -37,7 +40,6 @@ pub mod store;
 pub mod time;
 
 pub use engine::timers as timer;
-pub use log::{commit, live_root};
-pub use model::{id, op, view};
-pub use repair::digest;
+pub use log::{commit, digest, live_root};
+pub use model::{op, view};
 pub use roster::ticket;

@@ -3,11 +3,11 @@
 use serde::{Deserialize, Serialize};
 
 use crate::codec::{self, Bytes, CodecError, tuple_codec};
+use crate::id::{DeviceId, Hash, Hash8, LogId};
 use crate::io::Fault;
 use crate::limits::VERSION;
-use crate::model::id::{DeviceId, Hash, Hash8, LogId};
-use crate::repair::digest::{DigestKey, Entry};
-use crate::store::RawSlot;
+use crate::log::digest::{DigestKey, Entry};
+use crate::model::slot::RawSlot;
 use crate::time::Hlc;
 
 /// Bytes that are no message of ours.

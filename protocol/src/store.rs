@@ -6,34 +6,8 @@
 
 use crate::codec::Bytes;
 use crate::id::{BranchId, Hash, Hash8};
-use crate::model::op::{Op, Slot};
-use crate::time::Hlc;
-
-/// A slot as stored: the operation stays the bytes its author signed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RawSlot {
-    /// The log and which history of it.
-    pub branch: BranchId,
-    /// Place in it.
-    pub seq: u64,
-    /// Stamp of the commit that carried it.
-    pub hlc: Hlc,
-    /// The encoded operation.
-    pub op: Bytes,
-}
-
-impl RawSlot {
-    /// Decodes the operation.
-    ///
-    /// # Errors
-    /// When the stored bytes are damaged. Stores that notice damage hand out an empty operation, so
-    /// that it is met here, and only by those who need the slot.
-    pub fn open(&self) -> Result<Slot, StoreError> {
-        let op = Op::read(&self.op)
-            .map_err(|_| StoreError::Damaged { branch: self.branch, seq: self.seq })?;
-        Ok(Slot { log: self.branch.log, seq: self.seq, hlc: self.hlc, op, size: self.op.len() })
-    }
-}
+use crate::model::slot::DamagedSlot;
+pub use crate::model::slot::RawSlot;
 
 /// Storage failed or is damaged.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -49,6 +23,12 @@ pub enum StoreError {
         /// The slot's place in it.
         seq: u64,
     },
+}
+
+impl From<DamagedSlot> for StoreError {
+    fn from(slot: DamagedSlot) -> Self {
+        Self::Damaged { branch: slot.branch, seq: slot.seq }
+    }
 }
 
 impl StoreError {

@@ -4,10 +4,7 @@
 //! member equal; from then on each round is twice as far away as the one before. Whoever missed something is
 //! found by those who have it, so nothing is lost by its own backoff.
 
-use crate::engine::Engine;
-use crate::engine::timers::Timer;
 use crate::limits::{MAX_BACKOFF, REPAIR_EVERY_MS};
-use crate::store::Store;
 use crate::time::Now;
 
 /// How far apart rounds are.
@@ -20,44 +17,38 @@ pub(super) struct Backoff {
     moved_at: u64,
 }
 
-impl<S: Store> Engine<S> {
-    /// Sets the next round, as far away as it is due.
-    pub(super) fn set_round(&mut self, now: Now) {
-        let pause = self.replica.random.jitter(REPAIR_EVERY_MS << self.backoff.rounds);
-        self.timers.set(Timer::Repair, now.mono + pause);
+impl Backoff {
+    /// How far away the next round is, before jitter.
+    pub(super) fn pause(&self) -> u64 {
+        REPAIR_EVERY_MS << self.rounds
     }
 
-    /// A round: compares with a member that is not known to be equal, or with any.
-    pub(super) fn round(&mut self, now: Now) {
-        let since = self.backoff.moved_at;
-        let equal = |at: Option<u64>| at.is_some_and(|at| at >= since);
-        let unequal = self.peers.iter().filter(|(_, peer)| !equal(peer.equal_at));
-        let unequal: Vec<_> = unequal.map(|(device, _)| *device).collect();
-        let any = || self.peers.keys().copied().collect();
-        let from = if unequal.is_empty() { any() } else { unequal.clone() };
-        let pick = self.replica.random.below(from.len() as u64);
-        self.wanted.extend(from.get(usize::try_from(pick).unwrap_or(0)));
-        self.backoff.rounds =
-            if unequal.is_empty() { MAX_BACKOFF.min(self.backoff.rounds + 1) } else { 0 };
-        self.set_round(now);
+    /// Whether somebody who was seen equal then has missed nothing since.
+    pub(super) fn is_equal(&self, seen_at: Option<u64>) -> bool {
+        seen_at.is_some_and(|at| at >= self.moved_at)
     }
 
-    /// Ends the backoff when something has moved, or somebody came.
-    pub(super) fn note_progress(&mut self, now: Now) {
-        let moved = self.replica.moves();
-        if moved != self.backoff.moved {
-            self.backoff.moved = moved;
-            self.backoff.moved_at = now.mono;
-            if self.backoff.rounds > 0 && !self.peers.is_empty() {
-                self.backoff.rounds = 0;
-                self.set_round(now);
-            }
+    /// A round begins, with every member known to be equal or not.
+    pub(super) fn round(&mut self, all_equal: bool) {
+        self.rounds = if all_equal { MAX_BACKOFF.min(self.rounds + 1) } else { 0 };
+    }
+
+    /// Notes what has moved, as a number that is another one then; says whether that is news.
+    pub(super) fn note(&mut self, moved: u64, now: Now) -> bool {
+        let news = moved != self.moved;
+        if news {
+            (self.moved, self.moved_at) = (moved, now.mono);
         }
+        news
     }
 
-    /// A member has come.
-    pub(super) fn reset_backoff(&mut self, now: Now) {
-        self.backoff.rounds = 0;
-        self.set_round(now);
+    /// Whether rounds are further apart than they need be while something moves.
+    pub(super) fn is_slow(&self) -> bool {
+        self.rounds > 0
+    }
+
+    /// Back to the full pace.
+    pub(super) fn reset(&mut self) {
+        self.rounds = 0;
     }
 }

@@ -2,6 +2,7 @@
 
 mod backoff;
 mod peers;
+mod rounds;
 mod sessions;
 mod status;
 pub mod timers;
@@ -10,18 +11,17 @@ use std::collections::{BTreeMap, BTreeSet, btree_map};
 
 use self::backoff::Backoff;
 use self::peers::Peer;
-pub use self::status::{PeerStatus, Progress};
 use self::timers::{Timer, Timers};
 use crate::crypto::DeviceKey;
+use crate::id::{BranchId, DeviceId, LogId};
 use crate::io::{Blame, Fault, Input, Output, SessionId, Token, Verdict};
 use crate::limits::{
     EXPIRE_EVERY_MS, INTRODUCE_EVERY_MS, MAX_GAPS, MAX_GOSSIP, MEND_WAIT_MS, SCRUB_EVERY_MS,
     SCRUB_FAST_MS, STAGED_MS,
 };
 use crate::log::branch::{BranchState, Chore};
+use crate::log::digest::DigestKey;
 use crate::message::{self, Gossip};
-use crate::model::id::{BranchId, DeviceId, LogId};
-use crate::repair::digest::DigestKey;
 use crate::repair::{PeerCooldown, Pull, Serve, Told};
 use crate::replica::{Replica, Taken};
 use crate::roster::Roster;

@@ -4,15 +4,15 @@ use std::collections::BTreeSet;
 
 use super::Engine;
 use crate::engine::timers::Timer;
+use crate::id::{DeviceId, LogId};
 use crate::io::{Blame, Fault, Output, SessionId};
 use crate::limits::{
     GAP_PAUSE_MS, MAX_COMPARISONS, MAX_GAP_PULLS, MAX_SERVED, MAX_SERVED_PER_PEER, PLAN_WAIT_MS,
     PULL_STALLED_MS, REPAIR_EVERY_MS,
 };
+use crate::log::digest::{self, Entry};
 use crate::message::Completeness;
-use crate::model::id::{DeviceId, LogId};
 use crate::plant::{self, Plant};
-use crate::repair::digest::{self, Entry};
 use crate::repair::{Pull, Pulled, Serve, Served, Told};
 use crate::store::Store;
 use crate::time::Now;

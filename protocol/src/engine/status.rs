@@ -6,35 +6,11 @@ use std::collections::BTreeMap;
 use super::Engine;
 use super::peers::Peer;
 use crate::codec::Bytes;
-use crate::io::{Counters, Knock, LogStatus, RevokeRefused};
+use crate::id::{DeviceId, Hash, LogId};
+use crate::io::{Counters, Knock, LogStatus, PeerStatus, Progress, RevokeRefused};
 use crate::log::heads::Heads;
-use crate::model::id::{DeviceId, Hash, LogId};
 use crate::roster::Roster;
 use crate::store::Store;
-
-/// How far a connected member is behind this replica and ahead of it, by what it last said.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PeerStatus {
-    /// The member.
-    pub device: DeviceId,
-    /// Operations that this replica has and the peer, when it last told, had not.
-    pub behind: u64,
-    /// Operations that the peer has and this replica has not.
-    pub ahead: u64,
-    /// Monotonic millisecond when both were last seen equal.
-    pub equal_at: Option<u64>,
-}
-
-/// How a running catch-up stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Progress {
-    /// The member pulled from.
-    pub from: DeviceId,
-    /// Slots received in this session.
-    pub received: u64,
-    /// Slots that the peer said it would send, about.
-    pub planned: u64,
-}
 
 impl<S: Store> Engine<S> {
     /// Whether local writes wait for [`crate::io::Input::Commit`].

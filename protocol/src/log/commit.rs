@@ -2,15 +2,16 @@
 //! applied.
 
 use crate::codec::{self, Bytes, CodecError, tuple_codec};
-use crate::crypto::{self, DeviceKey, Domain, Sig};
+use crate::crypto::{self, DeviceKey, Domain, Sealed, Sig};
+pub use crate::header::{BadCommit, Header, SignedHeader};
+use crate::id::{DeviceId, Hash, SwarmId};
 use crate::limits::{MAX_HEADER, MAX_TX_BYTES, MAX_TX_OPS, VERSION};
 use crate::log::branch::Branch;
-use crate::log::header::admissible_slot;
-pub use crate::log::header::{BadCommit, Header, SignedHeader, VerifiedHeader};
 use crate::log::live_root::Totals;
-use crate::model::id::{DeviceId, Hash, SwarmId};
+pub use crate::log::verify::VerifiedHeader;
+use crate::log::verify::admissible_slot;
 use crate::model::op::{BadOp, Op, Slot};
-use crate::roster::{Roster, Sealed};
+use crate::roster::Roster;
 use crate::time::Hlc;
 
 /// A commit on the wire. Of the signed header it leaves out what the receiver knows or can tell: the swarm,

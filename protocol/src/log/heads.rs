@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::model::id::{BranchId, LogId};
+use crate::id::{BranchId, LogId};
 
 /// Shares: with 6,000 logs each holds some hundred.
 const SHARES: usize = 64;

@@ -10,7 +10,7 @@ use std::thread;
 use crate::codec::Bytes;
 use crate::crypto::{self, Domain};
 use crate::id::{Hash, Hash8, Version};
-use crate::op::Slot;
+use crate::model::op::Slot;
 use crate::plant;
 
 const LANES: usize = 1024;
@@ -168,7 +168,7 @@ mod tests {
     use super::*;
     use crate::id::{DeviceId, LogId};
     use crate::model::cell::Cell;
-    use crate::op::{Body, Op};
+    use crate::model::op::{Body, Op};
     use crate::time::Hlc;
 
     #[test]

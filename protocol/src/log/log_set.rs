@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 
 use crate::crypto::{self, Domain};
+use crate::header::Header;
+use crate::id::{BranchId, DeviceId, Hash, LogId};
 use crate::limits::{MAX_BRANCHES, RECORD_ALL_OPS};
 use crate::log::branch::{Branch, BranchState};
-use crate::log::header::Header;
 use crate::log::heads::Heads;
-use crate::model::id::{BranchId, DeviceId, Hash, LogId};
 use crate::plant::{self, Plant};
 use crate::store::Write;
 

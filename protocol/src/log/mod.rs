@@ -2,8 +2,9 @@
 
 pub(crate) mod branch;
 pub mod commit;
-pub mod header;
+pub mod digest;
 pub mod heads;
 pub mod live_root;
 pub(crate) mod log_set;
 pub mod rewrite;
+pub mod verify;

@@ -3,11 +3,12 @@
 
 use crate::codec::{self, Bytes};
 use crate::crypto::DeviceKey;
-use crate::log::branch::{Advanced, Branch};
+use crate::id::LogId;
+use crate::log::branch::Branch;
+use crate::log::branch::advance::Advanced;
 use crate::log::commit;
 use crate::model::cell::Cell;
 use crate::model::counter::{Amount, Part};
-use crate::model::id::LogId;
 use crate::model::op::{Body, Op, Slot};
 use crate::roster::{Right, Role, Roster};
 use crate::store::{Store, StoreError, Write};

@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::codec::{Bytes, tuple_codec};
+use crate::id::LogId;
 use crate::limits::{MAX_PARTS, MAX_SPENT};
-use crate::model::id::LogId;
 
 /// An amount below 2^96, on the wire its big-endian bytes without leading zeros.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -2,6 +2,6 @@
 
 pub mod cell;
 pub mod counter;
-pub mod id;
 pub mod op;
+pub mod slot;
 pub mod view;

@@ -5,10 +5,10 @@ use serde::{Serialize, Serializer};
 
 use crate::codec::{self, Bytes, CodecError, tuple_codec};
 use crate::crypto::{self, Domain};
+use crate::id::{Hash, Hash8, LogId, Version};
 use crate::limits::{MAX_CTX, MAX_FIELD, MAX_FORGET, MAX_KEY, MAX_OP, MAX_PARTS, MAX_VALUE};
 use crate::model::cell::{Cell, Tag};
 use crate::model::counter::{Part, parts_in_order};
-use crate::model::id::{Hash, Hash8, LogId, Version};
 use crate::plant::{self, Plant};
 use crate::time::Hlc;
 

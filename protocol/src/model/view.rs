@@ -14,12 +14,12 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use crate::codec::Bytes;
+use crate::id::{BranchId, Hash, Hash8, LogId, Version};
 use crate::limits::MAX_CTX;
 use crate::model::counter::Parts;
-use crate::model::id::{BranchId, Hash, Hash8, LogId, Version};
-use crate::model::op::{Body, Slot};
+use crate::model::op::{Body, Op, Slot};
+use crate::model::slot::{DamagedSlot, RawSlot};
 use crate::plant::{self, Plant};
-use crate::store::{RawSlot, StoreError};
 use crate::time::Hlc;
 
 /// One slot of a cell with its exact name.
@@ -84,7 +84,7 @@ impl View {
     ///
     /// # Errors
     /// When a stored slot is damaged.
-    pub fn merge(raw: &[RawSlot], head: impl Fn(&BranchId) -> u64) -> Result<Self, StoreError> {
+    pub fn merge(raw: &[RawSlot], head: impl Fn(&BranchId) -> u64) -> Result<Self, DamagedSlot> {
         let mut seen: Vec<Seen> = Vec::new();
         for raw in latest(raw, &head) {
             let slot = raw.open()?;
@@ -113,7 +113,7 @@ impl View {
         raw: &[RawSlot],
         head: impl Fn(&BranchId) -> u64,
         wall: u64,
-    ) -> Result<Shown, StoreError> {
+    ) -> Result<Shown, DamagedSlot> {
         let alone = {
             let mut found = latest(raw, &head);
             found.next().filter(|_| found.next().is_none())
@@ -123,10 +123,8 @@ impl View {
         };
         match only.open()? {
             slot if slot.expired(wall) => Ok(Shown::Absent),
-            Slot { op: crate::op::Op { body: Body::Put(value), .. }, .. } => {
-                Ok(Shown::Value(value))
-            }
-            Slot { op: crate::op::Op { body: Body::Delete, .. }, .. } => Ok(Shown::Absent),
+            Slot { op: Op { body: Body::Put(value), .. }, .. } => Ok(Shown::Value(value)),
+            Slot { op: Op { body: Body::Delete, .. }, .. } => Ok(Shown::Absent),
             _ => Ok(Self::merge(raw, head)?.shown(wall)),
         }
     }

@@ -22,7 +22,6 @@
 //! Either side learns from the other's digest that it lacks something, and then pulls in a session of
 //! its own.
 
-pub mod digest;
 mod progress;
 mod pull;
 mod serve;

@@ -3,15 +3,15 @@
 use std::collections::VecDeque;
 
 use crate::codec::Bytes;
+use crate::id::{BranchId, DeviceId, Hash8, LogId};
 use crate::io::{Fault, Output, SessionId};
 use crate::limits::{
     CHUNK_BYTES, CHUNK_SLOTS, DIGEST_ENTRIES, MAX_BRANCHES, MAX_LOGS, MAX_STATEMENTS, STAGE_SLACK,
 };
 use crate::log::branch::Branch;
 use crate::log::commit::VerifiedHeader;
+use crate::log::digest::{self, DigestKey, Entry};
 use crate::message::{self, Digest, Plan, Planned, Repair, SlotRecord, Start, Statements, Then};
-use crate::model::id::{BranchId, DeviceId, Hash8, LogId};
-use crate::repair::digest::{self, DigestKey, Entry};
 use crate::replica::Replica;
 use crate::roster::Extent;
 use crate::store::{Store, StoreError};
@@ -435,7 +435,7 @@ fn relation<S: Store>(
     Ok(if passed == Some(entry.head) { Relation::GoesOn } else { Relation::Apart })
 }
 
-fn header_hash(stored: &Bytes) -> Option<crate::model::id::Hash> {
+fn header_hash(stored: &Bytes) -> Option<crate::id::Hash> {
     VerifiedHeader::from_store(stored).ok().map(|header| header.hash())
 }
 

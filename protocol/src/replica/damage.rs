@@ -3,12 +3,12 @@
 
 use super::Replica;
 use crate::codec::{self, Bytes};
+use crate::id::{BranchId, LogId, Version};
 use crate::io::Fault;
 use crate::limits::{
     CHORE_BYTES, CHORE_SLOTS, GROUP_BYTES, GROUP_OPS, MAX_CTX, MAX_LOGS_PER_AUTHOR,
 };
 use crate::log::branch::{Branch, BranchState, Chore, Staged, proves};
-use crate::model::id::{BranchId, LogId, Version};
 use crate::model::op::{Op, Slot};
 use crate::model::view::View;
 use crate::plant::{self, Plant};

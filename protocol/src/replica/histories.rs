@@ -5,58 +5,15 @@
 //! so every replica that has the same two decides alike, whatever it saw on the way: `part` is part of
 //! `whole` if `whole` is exactly `part` with everything of `whole` after `part`'s head put over it.
 
-use std::collections::BTreeSet;
-
 use super::Replica;
+use super::comparison::{PartCheck, Stands, Step};
+use crate::id::{BranchId, DeviceId, Hash, LogId};
 use crate::io::Output;
-use crate::limits::{CHORE_BYTES, CHORE_SLOTS, MAX_BRANCHES};
+use crate::limits::MAX_BRANCHES;
 use crate::log::branch::{Branch, BranchState};
 use crate::log::commit::VerifiedHeader;
-use crate::log::live_root::Totals;
-use crate::model::id::{BranchId, DeviceId, Hash, LogId};
 use crate::plant::{self, Plant};
 use crate::store::{Store, StoreError};
-
-/// Where a genuine header stands to what is shown of its log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Stands {
-    /// It differs from what every history here has in its place: the log is forked.
-    Apart,
-    /// As old as something known, but nobody can say whether it is part of that.
-    Old,
-    /// It may go on from what is here.
-    Beyond,
-    /// Known.
-    Here,
-}
-
-/// A newly fetched history being compared with those shown, a few slots at a time.
-#[derive(Debug, Default)]
-pub(crate) struct Comparison {
-    /// Histories that it was compared with.
-    done: BTreeSet<BranchId>,
-    /// Those of them that are part of it.
-    parts: Vec<BranchId>,
-    running: Option<PartCheck>,
-}
-
-/// Whether one history is part of another, as far as that is worked out.
-#[derive(Debug)]
-struct PartCheck {
-    part: (BranchId, Hash),
-    whole: (BranchId, Hash),
-    after: u64,
-    kept: Totals,
-    base: Totals,
-}
-
-/// What a step of it came to.
-enum Step {
-    More,
-    Is(bool),
-    /// One of the two has moved.
-    Stale,
-}
 
 impl<S: Store> Replica<S> {
     /// Where a header stands to what is here.
@@ -211,60 +168,6 @@ impl<S: Store> Replica<S> {
     pub(crate) fn has_room(&self, log: LogId, head: &Hash) -> bool {
         let before = self.logs.shown(log).filter(|b| b.head_hash() < *head).count();
         before < MAX_BRANCHES || plant::is(Plant::KeepAllBranches)
-    }
-}
-
-impl PartCheck {
-    fn new(part: &Branch, whole: &Branch) -> Self {
-        Self {
-            part: (part.id, part.head_hash()),
-            whole: (whole.id, whole.head_hash()),
-            after: part.seq(),
-            kept: whole.totals.clone(),
-            base: part.totals.clone(),
-        }
-    }
-
-    fn step(
-        &mut self,
-        part: &Branch,
-        whole: &Branch,
-        store: &impl Store,
-    ) -> Result<Step, StoreError> {
-        let now = ((part.id, part.head_hash()), (whole.id, whole.head_hash()));
-        if (self.part, self.whole) != now {
-            return Ok(Step::Stale);
-        }
-        if part.head_hash() == whole.head_hash() {
-            return Ok(Step::Is(true));
-        }
-        if plant::is(Plant::LongerReplaces) {
-            return Ok(Step::Is(part.seq() < whole.seq()));
-        }
-        if part.seq() >= whole.seq() {
-            return Ok(Step::Is(false));
-        }
-        let upto = whole.seq();
-        let step = store.slots_after(&whole.id, self.after, upto, CHORE_SLOTS, CHORE_BYTES)?;
-        let Some(last) = step.last() else {
-            return Ok(Step::Is(self.kept == self.base));
-        };
-        self.after = last.seq;
-        for raw in &step {
-            if !whole.is_latest(raw, upto, store)? {
-                continue;
-            }
-            let slot = raw.open()?;
-            if slot.hlc < part.stamp() {
-                // Stamps never fall within a history: this was not written after `part`'s head.
-                return Ok(Step::Is(false));
-            }
-            self.kept.remove(&slot);
-            if let Some(older) = part.live(&slot.op.cell.index_key(), store)? {
-                self.base.remove(&older);
-            }
-        }
-        Ok(Step::More)
     }
 }
 

@@ -6,11 +6,11 @@
 
 use super::Replica;
 use crate::codec::Bytes;
+use crate::id::{BranchId, DeviceId, LogId};
 use crate::io::{Output, RevokeRefused, Token};
 use crate::limits::{MAX_CUTS, MAX_REVOKE};
 use crate::log::branch::{Branch, BranchState, Chore};
 use crate::log::commit::VerifiedHeader;
-use crate::model::id::{BranchId, DeviceId, LogId};
 use crate::roster::Extent;
 use crate::store::Store;
 

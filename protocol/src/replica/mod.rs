@@ -2,9 +2,10 @@
 //! Knows nothing of sessions or timers.
 
 mod admission;
+pub(crate) mod comparison;
 mod damage;
 pub(crate) mod effects;
-pub(crate) mod histories;
+mod histories;
 mod membership;
 pub(crate) mod pending_commits;
 pub(crate) mod scrubber;
@@ -13,24 +14,25 @@ mod writer;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use self::comparison::{Comparison, Stands};
 use self::effects::Effects;
-use self::histories::{Comparison, Stands};
 use self::pending_commits::PendingCommits;
 use crate::codec::{self, Bytes};
 use crate::crypto::{self, DeviceKey, Domain};
+use crate::id::{BranchId, DeviceId, Hash, Hash8, LogId};
 use crate::io::{
     Blame, Change, Counters, Fault, Knock, LogStatus, Output, SessionId, Token, Verdict,
 };
 use crate::limits::{MAX_LOGS_PER_AUTHOR, MAX_UNPROVEN};
-use crate::log::branch::{Advance, Advanced, Branch, proves};
+use crate::log::branch::advance::{Advance, Advanced};
+use crate::log::branch::{Branch, proves};
 use crate::log::commit::{self, SignedCommit, SignedHeader, VerifiedCommit, VerifiedHeader};
+use crate::log::digest::{DigestKey, Entry};
 use crate::log::log_set::LogSet;
 use crate::model::cell::Cell;
-use crate::model::id::{BranchId, DeviceId, Hash, Hash8, LogId};
 use crate::model::view::View;
 use crate::plant::{self, Plant};
 use crate::random::Random;
-use crate::repair::digest::{DigestKey, Entry};
 use crate::roster::ticket::TicketRecord;
 use crate::roster::{Extent, Roster};
 use crate::store::{Recovered, Store, StoreError, Write};
@@ -210,7 +212,7 @@ impl<S: Store> Replica<S> {
 
     pub(crate) fn view(&self, cell: &Cell) -> Result<View, StoreError> {
         let heads = self.logs.heads();
-        View::merge(&self.store.slots(&cell.index_key())?, |branch| heads.of(branch))
+        Ok(View::merge(&self.store.slots(&cell.index_key())?, |branch| heads.of(branch))?)
     }
 
     // ---- commits of others --------------------------------------------------------------------
@@ -339,7 +341,7 @@ impl<S: Store> Replica<S> {
         let header = commit.header().header();
         let log = header.log;
         // It may have been held while its author was revoked.
-        let counts = self.roster.admits(commit.header()) && self.log_counts(log);
+        let counts = self.roster.admits(header, commit.header().hash()) && self.log_counts(log);
         if !counts || self.logs.at_cut(log) || self.refuses(commit.header()) {
             return Ok(Taken::Placed);
         }

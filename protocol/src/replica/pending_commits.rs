@@ -3,9 +3,9 @@
 
 use std::collections::BTreeMap;
 
+use crate::id::{DeviceId, LogId};
 use crate::limits::{HELD_MS, MAX_HELD, MAX_HELD_BYTES, MAX_HELD_PER_AUTHOR};
 use crate::log::commit::VerifiedCommit;
-use crate::model::id::{DeviceId, LogId};
 
 /// The commits that wait.
 #[derive(Debug, Default)]

@@ -5,11 +5,11 @@
 //! replace before that place is taken out of the sums as it is taken out of the log.
 
 use super::Replica;
+use crate::id::BranchId;
 use crate::limits::{
     SCRUB_BYTES, SCRUB_EVERY_MS, SCRUB_FAST_MS, SCRUB_FAST_SLOTS, SCRUB_REST_MS, SCRUB_SLOTS,
 };
 use crate::log::branch::{Branch, Chore, proves};
-use crate::model::id::BranchId;
 use crate::plant::{self, Plant};
 use crate::store::{RawSlot, Store, StoreError};
 
@@ -86,7 +86,7 @@ impl<S: Store> Replica<S> {
     }
 
     /// A slot as it is read by its place, if it is also found by its key.
-    fn read_again(&self, raw: &RawSlot) -> Result<crate::op::Slot, StoreError> {
+    fn read_again(&self, raw: &RawSlot) -> Result<crate::model::op::Slot, StoreError> {
         let slot = raw.open()?;
         let found = self.store.slots(&slot.op.cell.index_key())?.contains(raw);
         let damaged = StoreError::Damaged { branch: raw.branch, seq: raw.seq };

@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 
 use super::Replica;
 use crate::codec::Bytes;
+use crate::id::DeviceId;
 use crate::io::{Fault, Output, Token, Verdict};
 use crate::message::{self, Gossip};
-use crate::model::id::DeviceId;
 use crate::roster::{BadStatement, Roster};
 use crate::store::{Store, Write};
 

@@ -2,16 +2,17 @@
 
 use super::Replica;
 use crate::codec::{self, Bytes};
+use crate::id::{DeviceId, LogId, Version};
 use crate::io::{Change, Condition, Edit, Fault, Output, Token, WriteRefused};
 use crate::limits::{
     GROUP_BYTES, GROUP_OPS, MAX_CTX, MAX_GOSSIP, MAX_GOSSIP_VALUE, MAX_LOGS_PER_AUTHOR, MAX_PARTS,
     MAX_QUEUED_WRITES, MAX_TX_BYTES, MAX_TX_OPS,
 };
-use crate::log::branch::{Advanced, Branch, BranchState};
+use crate::log::branch::advance::Advanced;
+use crate::log::branch::{Branch, BranchState};
 use crate::log::commit::{self, VerifiedCommit};
 use crate::message::{self, Gossip};
 use crate::model::counter::{Amount, Part, PartId, Parts, decimal};
-use crate::model::id::{DeviceId, LogId, Version};
 use crate::model::op::{Body, Op, Slot};
 use crate::model::view::{Shown, View};
 use crate::plant::{self, Plant};

@@ -8,8 +8,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::member::{Member, Revoked, Right};
 use super::statement::{Cut, Held, Revoke, Role, StatementBody};
-use super::{Member, Revoked, Right};
 use crate::id::{DeviceId, Hash, LogId};
 use crate::limits::{MAX_ADMIN_STATEMENTS, MAX_OWNER_STATEMENTS, MAX_STATEMENTS};
 use crate::plant::{self, Plant};

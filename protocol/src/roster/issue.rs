@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use super::{BadStatement, Grant, Revoke, Roster, Statement, StatementBody};
 use crate::codec::Bytes;
 use crate::crypto::DeviceKey;
+use crate::id::{DeviceId, Hash};
 use crate::limits::{MAX_REVOKE, VERSION};
-use crate::model::id::{DeviceId, Hash};
 
 impl Roster {
     /// Issues a grant as `key`'s next statement, without taking it in: the caller makes it durable

@@ -5,106 +5,21 @@
 
 mod evaluate;
 mod issue;
+mod member;
 mod statement;
 pub mod ticket;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::codec::{self, Bytes};
-use crate::crypto::{self, DeviceKey, Domain, PublicKey};
+use crate::crypto::{self, DeviceKey, Domain, PublicKey, Sealed};
+use crate::header::Header;
 use crate::id::{DeviceId, Hash, Hash8, LogId, SwarmId};
 use crate::limits::{MAX_STATEMENT, MAX_STATEMENT_BYTES, MAX_STATEMENTS, VERSION};
-use crate::log::commit::VerifiedHeader;
 use evaluate::Outcome;
-pub(crate) use statement::Sealed;
+pub use member::{Extent, Member, Revoked, Right};
 pub use statement::{BadStatement, Cut, Genesis, Grant, Revoke, Role, Statement, StatementBody};
 use statement::{Held, check_label, number, open};
-
-/// A member as the roster sees it.
-#[derive(Clone, Debug)]
-pub struct Member {
-    /// The device.
-    pub device: DeviceId,
-    /// Its name, for people.
-    pub label: String,
-    /// The highest role granted to it.
-    pub role: Role,
-    /// Who granted that; the owner granted itself.
-    pub issuer: DeviceId,
-    /// The grant that its headers should cite.
-    pub grant: Hash,
-    key: PublicKey,
-}
-
-impl Member {
-    /// The member's public key, checked once when it was granted.
-    #[must_use]
-    pub fn key(&self) -> &PublicKey {
-        &self.key
-    }
-}
-
-/// A grant in force: what headers that cite it are held against.
-#[derive(Clone, Debug)]
-pub struct Right {
-    /// Who may use it.
-    pub device: DeviceId,
-    /// With which role.
-    pub role: Role,
-    /// On which keys.
-    pub prefix: Bytes,
-    /// Up to how many live bytes.
-    pub max_bytes: Option<u64>,
-    pub(crate) key: PublicKey,
-}
-
-impl Right {
-    fn of_owner(owner: &Member) -> Self {
-        Self {
-            device: owner.device,
-            role: Role::Owner,
-            prefix: Bytes::default(),
-            max_bytes: None,
-            key: owner.key.clone(),
-        }
-    }
-}
-
-/// A device that was taken out, or left.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Revoked {
-    /// Who stated it first, by rank; the device itself if it left.
-    pub by: DeviceId,
-    /// That statement's name.
-    pub statement: Hash,
-    cuts: BTreeMap<LogId, Cut>,
-}
-
-impl Revoked {
-    /// Several revocations cut at the least of all.
-    fn narrow(&mut self, cuts: &BTreeMap<LogId, Cut>) {
-        self.cuts.retain(|log, _| cuts.contains_key(log));
-        for (log, cut) in &mut self.cuts {
-            *cut = cuts.get(log).copied().map_or(*cut, |other| other.min(*cut));
-        }
-    }
-
-    /// Where this device's logs end; a log that is not there counts for nothing.
-    pub fn cuts(&self) -> impl Iterator<Item = (&LogId, &Cut)> {
-        self.cuts.iter()
-    }
-}
-
-/// How far a log counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Extent {
-    /// Wherever its author takes it.
-    Open,
-    /// Up to there.
-    Upto(Cut),
-    /// Not at all: its author is not, or no longer, entitled to any of it.
-    Nothing,
-}
 
 /// The set of statements and what follows from it.
 #[derive(Clone)]
@@ -263,15 +178,14 @@ impl Roster {
         }
     }
 
-    /// Whether a genuine header counts: its grant does, and it does not lie beyond its log's end.
-    #[must_use]
-    pub fn admits(&self, header: &VerifiedHeader) -> bool {
-        let claim = header.header();
+    /// Whether a genuine header with this hash counts: its grant does, and it does not lie beyond its log's
+    /// end.
+    pub(crate) fn admits(&self, claim: &Header, hash: Hash) -> bool {
         let within = match self.extent(&claim.log) {
             Extent::Open => true,
             Extent::Nothing => false,
             Extent::Upto(cut) => {
-                claim.last_seq < cut.seq || claim.last_seq == cut.seq && header.hash() == cut.hash
+                claim.last_seq < cut.seq || claim.last_seq == cut.seq && hash == cut.hash
             }
         };
         within && self.outcome.rights.contains_key(&claim.grant)

@@ -1,14 +1,14 @@
-//! What members state about each other: geneses, grants, revocations, and the one signed envelope.
+//! What members state about each other: geneses, grants, revocations.
 
 use serde::{Deserialize, Serialize};
 
 use crate::codec::{self, Bytes, CodecError, tuple_codec};
-use crate::crypto::{DeviceKey, Domain, PublicKey, Sig};
+use crate::crypto::{DeviceKey, Domain, PublicKey, Sealed};
+use crate::header::{BadCommit, SignedHeader};
 use crate::id::{DeviceId, Hash, LogId, SwarmId};
 use crate::limits::{
     MAX_CUTS, MAX_KEY, MAX_LABEL, MAX_REVOKE, MAX_STATEMENT, MAX_STATEMENTS, MAX_TIPS, VERSION,
 };
-use crate::log::commit::{BadCommit, SignedHeader};
 
 /// What a member may do, in rising order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -33,14 +33,6 @@ impl std::fmt::Display for Role {
         })
     }
 }
-
-/// Signed bytes: the one envelope of geneses, statements and headers.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Sealed {
-    pub(crate) body: Bytes,
-    pub(crate) sig: Sig,
-}
-tuple_codec!(Sealed { body, sig });
 
 /// The birth of a swarm. Its signed form's hash is the swarm's id.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -265,8 +257,10 @@ impl Revoke {
                 return Err(BadStatement::Form("cut of another's log"));
             }
             let (log, seq) = (claim.log, claim.last_seq);
-            let hash = header.signed_by(key).ok_or(BadStatement::Form("cut's signature"))?;
-            cuts.push((log, Cut { seq, hash }));
+            if !header.is_signed_by(key) {
+                return Err(BadStatement::Form("cut's signature"));
+            }
+            cuts.push((log, Cut { seq, hash: header.hash() }));
         }
         if cuts.len() > MAX_CUTS {
             return Err(BadStatement::Form("number of cuts"));

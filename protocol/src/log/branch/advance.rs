@@ -3,10 +3,11 @@
 
 use std::collections::BTreeMap;
 
-use super::{Branch, Staged};
+use super::{Branch, BranchState, Staged};
 use crate::codec::Bytes;
+use crate::id::Version;
 use crate::log::live_root::{Scrubbed, Totals};
-use crate::model::id::Version;
+use crate::log::verify::VerifiedHeader;
 use crate::model::op::{Body, Slot};
 use crate::plant::{self, Plant};
 use crate::store::{Store, StoreError, Write};
@@ -53,6 +54,32 @@ impl Branch {
             work.put(n, store)?;
         }
         Ok(Advanced::By(Box::new(work.finish())))
+    }
+
+    /// Moves the head over a commit that [`Branch::advance`] has worked out.
+    pub(crate) fn go_on(&mut self, header: VerifiedHeader, change: Advance) -> Vec<Write> {
+        let first = self.head.is_none();
+        if first {
+            self.state = BranchState::Live;
+        }
+        self.totals = change.totals;
+        self.staged = change.staged;
+        self.scrubbed = change.scrubbed;
+        self.frozen = None;
+        self.superseded.extend(change.superseded);
+        self.unrecorded += change.ops;
+        let mut writes = change.writes;
+        writes.push(Write::Header {
+            branch: self.id,
+            seq: header.header().last_seq,
+            bytes: header.bytes().clone(),
+        });
+        self.staged = self.staged.take().filter(|s| s.upto > header.header().last_seq);
+        self.head = Some(header);
+        if first || self.record_is_due() {
+            writes.extend(self.record());
+        }
+        writes
     }
 
     /// Whether what is staged cannot be of the history that this commit goes on in.

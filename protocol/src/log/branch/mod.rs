@@ -1,23 +1,23 @@
 //! One history of a log as this replica keeps it: its proven head, the sums of its live set, and what is
 //! staged above it.
 
-mod advance;
+pub(crate) mod advance;
 mod record;
 
 use std::collections::BTreeMap;
 
-pub(crate) use advance::{Advance, Advanced};
 use serde::{Deserialize, Serialize};
 
 use crate::codec::Bytes;
+use crate::id::{BranchId, Hash};
 use crate::limits::{CHORE_BYTES, CHORE_SLOTS, RECORD_OPS, RECORD_REPLACED};
-use crate::log::header::VerifiedHeader;
 use crate::log::live_root::{Scrubbed, Totals};
-use crate::model::id::{BranchId, Hash};
+use crate::log::verify::VerifiedHeader;
 use crate::model::op::Slot;
+use crate::model::slot::RawSlot;
 use crate::plant::{self, Plant};
 use crate::roster::Extent;
-use crate::store::{RawSlot, Store, StoreError, Write};
+use crate::store::{Store, StoreError, Write};
 use crate::time::Hlc;
 
 /// What a branch is to this replica.
@@ -130,32 +130,6 @@ impl Branch {
     /// Whether it is time to write the record again.
     fn record_is_due(&self) -> bool {
         self.unrecorded >= RECORD_OPS || self.superseded.len() >= RECORD_REPLACED
-    }
-
-    /// Moves the head over a commit that [`Branch::advance`] has worked out.
-    pub(crate) fn go_on(&mut self, header: VerifiedHeader, change: Advance) -> Vec<Write> {
-        let first = self.head.is_none();
-        if first {
-            self.state = BranchState::Live;
-        }
-        self.totals = change.totals;
-        self.staged = change.staged;
-        self.scrubbed = change.scrubbed;
-        self.frozen = None;
-        self.superseded.extend(change.superseded);
-        self.unrecorded += change.ops;
-        let mut writes = change.writes;
-        writes.push(Write::Header {
-            branch: self.id,
-            seq: header.header().last_seq,
-            bytes: header.bytes().clone(),
-        });
-        self.staged = self.staged.take().filter(|s| s.upto > header.header().last_seq);
-        self.head = Some(header);
-        if first || self.record_is_due() {
-            writes.extend(self.record());
-        }
-        writes
     }
 
     /// Last proven sequence number; 0: none.
@@ -341,7 +315,7 @@ impl Branch {
             let cell = match raw.open() {
                 Ok(slot) => slot.op.cell.index_key(),
                 Err(_) if self.purging() => Bytes::default(),
-                Err(e) => return Err(e),
+                Err(damaged) => return Err(damaged.into()),
             };
             if self.purging() {
                 writes.push(self.remove(&cell, raw.seq));
@@ -388,7 +362,7 @@ impl Branch {
 
     /// This branch's live slot on a cell, if it has one.
     pub(crate) fn live(&self, cell: &[u8], store: &impl Store) -> Result<Option<Slot>, StoreError> {
-        self.own_slots(cell, self.seq(), store)?.last().map(RawSlot::open).transpose()
+        Ok(self.own_slots(cell, self.seq(), store)?.last().map(RawSlot::open).transpose()?)
     }
 
     /// This branch's slots on a cell up to `upto`, ascending.

@@ -3,10 +3,10 @@
 
 use super::{Branch, BranchState, Chore, Staged, proves};
 use crate::codec::{self, Bytes, tuple_codec};
+use crate::id::{BranchId, Hash};
 use crate::limits::{CHORE_BYTES, CHORE_SLOTS};
-use crate::log::header::VerifiedHeader;
 use crate::log::live_root::Totals;
-use crate::model::id::{BranchId, Hash};
+use crate::log::verify::VerifiedHeader;
 use crate::store::{RawSlot, Store, StoreError, Write};
 
 #[derive(Clone, Debug, PartialEq)]

@@ -1,17 +1,18 @@
 //! The pulling side: asks, sets aside what arrives, and moves a log's head when it is proven.
 
 mod receive;
+mod receiving;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use self::receive::Receiving;
+use self::receiving::Receiving;
 use super::progress::Progress;
+use crate::id::{DeviceId, Hash8, LogId};
 use crate::io::{Fault, Output, SessionId};
 use crate::limits::{DIGEST_ENTRIES, LOG_HOLD_MS, MAX_LOGS, MAX_STATEMENTS};
 use crate::log::branch::Branch;
+use crate::log::digest::{self, DigestKey, Entry};
 use crate::message::{self, Completeness, Digest, Plan, Planned, Repair, Statements, Then};
-use crate::model::id::{DeviceId, Hash8, LogId};
-use crate::repair::digest::{self, DigestKey, Entry};
 use crate::replica::Replica;
 use crate::store::Store;
 use crate::time::Now;

@@ -1,37 +1,23 @@
 //! One log arriving: accepted or passed over, set aside slot by slot, proven by its header or dropped.
 
 use super::super::progress::LOG_BYTES;
+use super::receiving::Receiving;
 use super::{PeerCooldown, Pull};
 use crate::codec::Bytes;
+use crate::id::{BranchId, Hash8};
 use crate::io::{Blame, Fault};
 use crate::limits::{
     CHUNK_SLOTS, LOG_HOLD_MS, PEER_COOLDOWN_MS, SLOW_LINE_BYTES_PER_MS, STAGE_SLACK,
 };
 use crate::log::branch::{Branch, BranchState, Staged, proves};
 use crate::log::commit::{SignedHeader, VerifiedHeader};
-use crate::log::header::admissible_slot;
+use crate::log::verify::admissible_slot;
 use crate::message::{Plan, SlotRecord, Start};
-use crate::model::id::{BranchId, Hash, Hash8};
 use crate::model::op::{Op, Slot};
 use crate::replica::Replica;
-use crate::replica::histories::Stands;
+use crate::replica::comparison::Stands;
 use crate::store::{Store, StoreError, Write};
 use crate::time::Now;
-
-/// A branch whose slots are arriving.
-#[derive(Clone, Debug)]
-pub(super) struct Receiving {
-    pub(super) branch: BranchId,
-    upto: u64,
-    bound: u64,
-    /// The peer knows that its log goes through our head, or sends it whole: what does not prove right
-    /// is then the peer's doing.
-    linked: bool,
-    /// Goes on from what an earlier session set aside, which may be another peer's doing.
-    resumed: bool,
-    /// The grant under which the log is written; it says which keys may be in it.
-    grant: Hash,
-}
 
 impl Pull {
     /// A log begins: decides whether to take it; otherwise its slots are passed over.

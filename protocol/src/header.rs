@@ -1,14 +1,13 @@
-//! Signed headers: what an author signs, and the one predicate that says whether it may be taken.
-//! Unsigned → signed → verified are different types.
+//! Headers: what an author signs, and why one is not taken in. Knows nothing of who is a member: which
+//! header may be taken says `log/verify.rs`. Unsigned → signed → verified are different types.
 
+use crate::blame::Blame;
 use crate::codec::{self, Bytes, CodecError, tuple_codec};
-use crate::crypto::{self, Domain, PublicKey};
-use crate::io::Blame;
+use crate::crypto::{self, Domain, PublicKey, Sealed};
+use crate::id::{DeviceId, Hash, LogId, SwarmId};
 use crate::limits::{MAX_HEADER, VERSION};
-use crate::model::id::{DeviceId, Hash, LogId, SwarmId};
-use crate::model::op::{BadOp, Slot};
+use crate::model::op::BadOp;
 use crate::plant::{self, Plant};
-use crate::roster::{Right, Role, Roster, Sealed};
 use crate::time::Hlc;
 
 /// What an author signs: the commit's place in its log, and the log's live set after it.
@@ -141,34 +140,6 @@ impl Header {
     }
 }
 
-/// The one predicate on what a header may claim, asked on the live path and in repair alike: what an honest
-/// replica can hold, every honest replica takes. It depends on the header and the grant that it cites, and
-/// on nothing else that is known here.
-fn admissible(header: &Header, right: &Right) -> Result<(), BadCommit> {
-    if right.device != header.log.author {
-        return Err(BadCommit::NotGranted("it was given to another device"));
-    }
-    if right.role < Role::Writer {
-        return Err(BadCommit::NotGranted("a reader may not write"));
-    }
-    if right.max_bytes.is_some_and(|max| header.live_bytes > max) && !plant::is(Plant::NoQuota) {
-        return Err(BadCommit::OverQuota(header.log.author));
-    }
-    Ok(())
-}
-
-/// The same for an operation of a log that is written under this grant.
-///
-/// # Errors
-/// When the grant does not cover its key.
-pub(crate) fn admissible_slot(right: &Right, slot: &Slot) -> Result<(), BadCommit> {
-    if slot.op.cell.key.starts_with(&right.prefix) || plant::is(Plant::NoPrefix) {
-        Ok(())
-    } else {
-        Err(BadCommit::NotGranted("key outside its prefix"))
-    }
-}
-
 /// A header with a signature nobody has looked at yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SignedHeader {
@@ -198,72 +169,18 @@ impl SignedHeader {
         &self.header
     }
 
-    /// Its hash, if the owner of this key signed it. Says nothing of rights.
-    pub(crate) fn signed_by(&self, key: &PublicKey) -> Option<Hash> {
-        let genuine = key.verifies(Domain::Commit, &self.sealed.body, &self.sealed.sig);
-        genuine.then(|| crypto::hash(Domain::Header, &[&self.bytes]))
+    /// Whether the owner of this key signed it. Says nothing of rights.
+    pub(crate) fn is_signed_by(&self, key: &PublicKey) -> bool {
+        key.verifies(Domain::Commit, &self.sealed.body, &self.sealed.sig)
     }
 
-    /// Checks swarm, grant, cut and signature, in this order.
-    ///
-    /// # Errors
-    /// Says which check failed; [`BadCommit::blame`] says who is to blame.
-    pub fn verify(self, roster: &Roster) -> Result<VerifiedHeader, BadCommit> {
-        let header = &self.header;
-        if header.swarm != roster.swarm() {
-            return Err(BadCommit::Swarm);
-        }
-        let right = roster.right(&header.grant).ok_or(BadCommit::UnknownGrant)?;
-        admissible(header, right)?;
-        let genuine = right.key.verifies(Domain::Commit, &self.sealed.body, &self.sealed.sig);
-        if !genuine && !plant::is(Plant::SkipSignature) {
-            return Err(BadCommit::Signature);
-        }
-        let header = VerifiedHeader::seal(self.header, self.bytes);
-        // Last: who does not know of the revocation cannot know this, so nobody is blamed for it, and
-        // whoever is not genuine is blamed for that first.
-        if roster.admits(&header) { Ok(header) } else { Err(BadCommit::Revoked) }
-    }
-}
-
-/// A header that its author signed, under a grant that allows it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct VerifiedHeader {
-    header: Header,
-    bytes: Bytes,
-    hash: Hash,
-}
-
-impl VerifiedHeader {
-    pub(super) fn seal(header: Header, bytes: Bytes) -> Self {
-        let hash = crypto::hash(Domain::Header, &[&bytes]);
-        Self { header, bytes, hash }
+    /// The hash that chains and names it.
+    pub(crate) fn hash(&self) -> Hash {
+        crypto::hash(Domain::Header, &[&self.bytes])
     }
 
-    /// Reads back a header that was verified before it was stored.
-    ///
-    /// # Errors
-    /// When the stored bytes are damaged.
-    pub fn from_store(bytes: &[u8]) -> Result<Self, BadCommit> {
-        let signed = SignedHeader::decode(bytes)?;
-        Ok(Self::seal(signed.header, signed.bytes))
-    }
-
-    /// The header.
-    #[must_use]
-    pub fn header(&self) -> &Header {
-        &self.header
-    }
-
-    /// The signed bytes as received.
-    #[must_use]
-    pub fn bytes(&self) -> &Bytes {
-        &self.bytes
-    }
-
-    /// The hash that chains and names this header.
-    #[must_use]
-    pub fn hash(&self) -> Hash {
-        self.hash
+    /// What it claims, and its bytes as signed.
+    pub(crate) fn into_parts(self) -> (Header, Bytes) {
+        (self.header, self.bytes)
     }
 }

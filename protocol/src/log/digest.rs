@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 
 use crate::codec::tuple_codec;
 use crate::crypto::{self, Domain};
+use crate::id::{Hash, Hash8, LogId};
 use crate::log::branch::Branch;
-use crate::model::id::{Hash, Hash8, LogId};
 use crate::plant::{self, Plant};
 
 /// Under which hashes are cut short on one connection.
