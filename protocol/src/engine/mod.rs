@@ -19,7 +19,7 @@ use crate::limits::{
     EXPIRE_EVERY_MS, INTRODUCE_EVERY_MS, MAX_GAPS, MAX_GOSSIP, MEND_WAIT_MS, SCRUB_EVERY_MS,
     SCRUB_FAST_MS, STAGED_MS,
 };
-use crate::log::branch::{BranchState, Chore};
+use crate::log::branch::Chore;
 use crate::log::digest::DigestKey;
 use crate::message::{self, Gossip};
 use crate::repair::{PeerCooldown, Pull, Serve, Told};
@@ -274,7 +274,7 @@ impl<S: Store> Engine<S> {
         };
         let id = branch.id;
         match branch.chore {
-            _ if branch.state == BranchState::Unjudged => return Ok(self.replica.compare(id)?),
+            _ if branch.to_compare() => return Ok(self.replica.compare(id)?),
             _ if branch.dropping() => {}
             Chore::Mend(after) => return Ok(self.replica.mend(id, after)?),
             Chore::Salvage(after) => return self.replica.salvage_step(now, id, after),

@@ -14,6 +14,7 @@ impl<S: Store> Engine<S> {
 
     /// A round: compares with a member that is not known to be equal, or with any.
     pub(super) fn round(&mut self, now: Now) {
+        self.replica.compare_moved();
         let unequal = self.peers.iter().filter(|(_, peer)| !self.backoff.is_equal(peer.equal_at));
         let unequal: Vec<_> = unequal.map(|(device, _)| *device).collect();
         let any = || self.peers.keys().copied().collect();

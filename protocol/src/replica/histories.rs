@@ -100,10 +100,11 @@ impl<S: Store> Replica<S> {
     /// that are no part of another.
     pub(crate) fn compare(&mut self, id: BranchId) -> Result<(), StoreError> {
         let mut comparison = self.comparisons.remove(&id).unwrap_or_default();
-        let Some(new) = self.logs.get(&id).filter(|b| b.state == BranchState::Unjudged) else {
+        let Some(new) = self.logs.get(&id).filter(|branch| branch.to_compare()) else {
             return Ok(());
         };
-        let next = self.logs.shown(id.log).find(|old| !comparison.done.contains(&old.id));
+        let others = self.logs.shown(id.log).filter(|old| old.id != id);
+        let next = others.into_iter().find(|old| !comparison.done.contains(&old.id));
         let Some(old) = next else {
             self.compared_all(id, comparison.parts);
             return Ok(());
@@ -116,6 +117,12 @@ impl<S: Store> Replica<S> {
         };
         match check.step(part, whole, &self.store)? {
             Step::More => comparison.running = Some(check),
+            Step::Stale if new.outdated => {
+                // It goes on: the next round looks again. Whoever writes fast costs no more for it.
+                self.logs.edit(id, |branch| branch.outdated = false);
+                self.to_compare.insert(id);
+                return Ok(());
+            }
             Step::Stale => {}
             Step::Is(false) => {
                 comparison.done.insert(old_id);
@@ -135,8 +142,28 @@ impl<S: Store> Replica<S> {
         Ok(())
     }
 
+    /// Has the histories that moved beside others of their log compared with them: what went on from a
+    /// fork may have come to hold what the other side wrote.
+    pub(crate) fn compare_moved(&mut self) {
+        for id in std::mem::take(&mut self.to_compare) {
+            if self.logs.several(id.log) {
+                self.comparisons.remove(&id);
+                self.logs.edit(id, |branch| branch.outdated = branch.shown());
+            }
+        }
+    }
+
     /// A new history has been compared with every other: it is shown from now on in place of its parts.
     fn compared_all(&mut self, id: BranchId, parts: Vec<BranchId>) {
+        let was_shown = self.logs.edit(id, |branch| std::mem::take(&mut branch.outdated));
+        if was_shown == Some(true) {
+            for part in parts {
+                let writes = self.logs.record(part, Branch::give_up);
+                self.fx.persist(writes);
+            }
+            self.say_advanced();
+            return;
+        }
         let own = id.log.author == self.me;
         let forked = parts.is_empty();
         let mut writes = self.logs.record(id, |branch| {

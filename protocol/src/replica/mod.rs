@@ -80,6 +80,8 @@ pub(crate) struct Replica<S> {
     pub(crate) root_disputes: BTreeSet<(DeviceId, LogId)>,
     /// Branches that a session is receiving, and until when no other may take its place.
     pub(crate) receiving: BTreeMap<BranchId, (SessionId, u64)>,
+    /// Histories that moved beside others of their log: to be compared with them at the next round.
+    to_compare: BTreeSet<BranchId>,
     /// Histories being compared, step by step.
     pub(crate) comparisons: BTreeMap<BranchId, Comparison>,
     /// How far logs count has changed, or something is missing: others are to be asked for it now.
@@ -131,6 +133,7 @@ impl<S: Store> Replica<S> {
             suspects: BTreeSet::new(),
             root_disputes: BTreeSet::new(),
             receiving: BTreeMap::new(),
+            to_compare: BTreeSet::new(),
             comparisons: BTreeMap::new(),
             ask_all: false,
             alarmed: BTreeSet::new(),
@@ -150,6 +153,8 @@ impl<S: Store> Replica<S> {
         }
         replica.choose_log(fresh_epoch);
         replica.recut();
+        let shown = replica.logs.iter().filter(|b| b.shown() && replica.logs.several(b.id.log));
+        replica.to_compare = shown.map(|branch| branch.id).collect();
         replica.logs.refresh();
         Ok(replica)
     }
@@ -456,6 +461,9 @@ impl<S: Store> Replica<S> {
         self.resolve_cut(id.log);
         self.resolve_aside(id.log);
         self.moved.insert(id);
+        if self.logs.several(id.log) {
+            self.to_compare.insert(id);
+        }
         self.fx.push(Output::Advanced);
     }
 

@@ -87,6 +87,8 @@ pub(crate) struct Branch {
     pub(crate) lost: bool,
     /// Written again elsewhere as far as that went; kept for the rest.
     parked: bool,
+    /// It has moved beside other histories of its log, which may be part of it now; in memory only.
+    pub(crate) outdated: bool,
     /// Set aside when the replica was complete: it is complete again once this is mended.
     pub(crate) was_complete: bool,
     /// The head that the stored record was written for.
@@ -120,6 +122,7 @@ impl Branch {
             forked: false,
             lost: false,
             parked: false,
+            outdated: false,
             was_complete: false,
             recorded: 0,
             unrecorded: 0,
@@ -223,7 +226,12 @@ impl Branch {
 
     /// Whether it has something to be done in small steps.
     pub(crate) fn owes(&self) -> bool {
-        self.chore != Chore::None || self.dropping() || self.state == BranchState::Unjudged
+        self.chore != Chore::None || self.dropping() || self.to_compare()
+    }
+
+    /// Whether it is to be compared with the other histories of its log.
+    pub(crate) fn to_compare(&self) -> bool {
+        self.state == BranchState::Unjudged || self.outdated && self.shown()
     }
 
     /// Whether slots that proved false are still to be dropped: then nothing is taken in.

@@ -224,9 +224,9 @@ impl Pull {
         let Some(branch) = replica.logs.get(&id) else {
             return Ok(());
         };
-        if !receiving.linked && slots.iter().any(|(slot, _)| slot.hlc < branch.stamp()) {
-            // Stamps never fall within a history: these were not written after our head. It is another one,
-            // even if it should have everything of ours replaced.
+        if slots.iter().any(|(slot, _)| slot.hlc < branch.stamp()) {
+            // Stamps never fall within a history, whatever links its headers: the live path stops there, so
+            // repair must as well. It is another history, even if it should have everything of ours replaced.
             self.stop_receiving(replica);
             replica.proof_failed(id);
             self.misunderstood = true;
