@@ -11,49 +11,32 @@ use std::time::{Duration, Instant};
 
 use swarmkv_protocol::codec::Bytes;
 use swarmkv_protocol::engine::Engine;
-use swarmkv_protocol::id::{BranchId, DeviceId, Version};
-use swarmkv_protocol::io::{Blame, Change, Verdict as CoreVerdict};
-use swarmkv_protocol::io::{Fault, Input, InviteRefused, Output, SessionId, Token, WriteRefused};
+use swarmkv_protocol::id::{DeviceId, Version};
+use swarmkv_protocol::io::{
+    Blame, Fault, Input, InviteRefused, Output, SessionId, Token, Verdict as CoreVerdict,
+    WriteRefused,
+};
 use swarmkv_protocol::message;
-use swarmkv_protocol::ticket::{Invite, JoinAnswer};
+use swarmkv_protocol::ticket::JoinAnswer;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tracing::{debug, info};
 
-use crate::api::wire::{KnockInfo, MemberInfo, PeerInfo, Status};
 use crate::blocklist::Blocklist;
 use crate::clock::{self, Clock};
 use crate::data_dir::DataDir;
-use crate::durability::{QUICK_SYNC, Upcoming};
 use crate::error::{InviteError, RevokeError, WriteError};
 use crate::event::NodeEvent;
 use crate::network::{AskError, Command, Event, GossipToken, Network, Source, Transport, Verdict};
-use crate::readers::ReadState;
-use crate::roll::{Target, labels};
+use crate::readers::{ReadState, Upcoming};
+use crate::request::Request;
+use crate::standing::labels;
 use crate::storage::{self, Addresses, Disk, SyncDone, SyncThread};
 
 /// Inputs taken before outputs are carried out and the loop yields.
 const BATCH: usize = 256;
 
-/// What callers ask of the loop.
-pub(crate) enum Request {
-    Write(Vec<Change>, oneshot::Sender<Result<Vec<Version>, WriteError>>),
-    Invite([u8; 16], Invite, oneshot::Sender<Result<(), InviteError>>),
-    Status(oneshot::Sender<Status>),
-    Members(oneshot::Sender<Vec<MemberInfo>>),
-    Knocks(oneshot::Sender<Vec<KnockInfo>>),
-    Confirm(DeviceId, bool),
-    /// Pull all that connected members have; answered when that is done.
-    PullAll(oneshot::Sender<()>),
-    /// How things stand with the device of this name.
-    Target(String, oneshot::Sender<Result<Target, RevokeError>>),
-    Revoke(DeviceId, oneshot::Sender<Result<(), RevokeError>>),
-    Peers(oneshot::Sender<Vec<PeerInfo>>),
-    /// Check everything stored now; answered when that has begun.
-    Scrub(oneshot::Sender<()>),
-    /// A reader met a damaged slot.
-    Suspect(BranchId),
-    Stop(oneshot::Sender<()>),
-}
+/// Syncs quicker than this may be waited for by the loop itself.
+pub(crate) const QUICK_SYNC: Duration = Duration::from_millis(2);
 
 /// A connection as the network reported it.
 pub(crate) struct Link {

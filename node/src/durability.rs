@@ -1,31 +1,19 @@
 //! The driver's hold on durability: what is signed when, synced when, and shown when it is on disk.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use swarmkv_protocol::id::Hash;
 use swarmkv_protocol::io::Input;
-use swarmkv_protocol::log::heads::Heads;
 
-use crate::driver::Driver;
+use crate::driver::{Driver, QUICK_SYNC};
 use crate::error::WriteError;
 use crate::event::NodeEvent;
-use crate::readers::ReadState;
+use crate::readers::{ReadState, Upcoming};
 use crate::storage::SyncDone;
 
 /// Bytes of writes that may wait for a sync. Beyond it nothing more is taken from the network or from
 /// callers until the disk has kept up: what arrives faster than it can be kept must wait elsewhere.
 const UNSYNCED_BYTES: usize = 8 << 20;
-
-/// Syncs quicker than this may be waited for by the loop itself.
-pub(crate) const QUICK_SYNC: Duration = Duration::from_millis(2);
-
-/// What readers see once the running sync is done.
-pub(crate) struct Upcoming {
-    heads: Heads,
-    caught_up: bool,
-    hash: Hash,
-}
 
 impl Driver {
     /// Signs queued writes. That waits for the running sync, and whatever queues up meanwhile shares a

@@ -18,10 +18,9 @@ use crate::api::wire::{
     RevokeAnswer, RevokeRequest, Sibling, Status, WriteOp, role_from_name,
 };
 use crate::clock;
-use crate::driver::Request;
 use crate::error::{InviteError, ReadError, RevokeError, WriteError};
 use crate::readers::ReadState;
-use crate::roll::Target;
+use crate::request::{Request, Target};
 
 /// How often members are looked at while they are expected to confirm a revocation.
 const CONFIRM_EVERY: Duration = Duration::from_millis(50);

@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 use crate::clock;
 use crate::data_dir::DataDir;
 use crate::error::DirError;
-use crate::storage::Disk;
+use crate::storage::{self, Disk};
 
 const FILE: &str = "device.key";
 
@@ -57,7 +57,7 @@ pub(crate) fn load(dir: &Path) -> Result<DeviceKey, DirError> {
 
 /// Opens the store of a data directory. One of an earlier layout is signed anew with the key beside it.
 pub(crate) fn open_store(dir: &DataDir) -> Result<Disk, StoreError> {
-    Disk::open(&dir.store(), || load(dir.path()).map_err(StoreError::failed))
+    storage::open(&dir.store(), || load(dir.path()).map_err(StoreError::failed))
 }
 
 fn create(dir: &Path) -> Result<DeviceKey, DirError> {

@@ -34,8 +34,10 @@ pub mod network;
 mod node;
 mod ports;
 mod readers;
+mod request;
 mod roll;
 mod setup;
+mod standing;
 mod status;
 mod storage;
 

@@ -13,7 +13,7 @@ use crate::blocklist::Blocklist;
 use crate::clock::{self, Clock};
 use crate::config::Config;
 use crate::data_dir::DataDir;
-use crate::driver::{Driver, Identity, Request, Watches};
+use crate::driver::{Driver, Identity, Watches};
 use crate::error::{DirError, StartError};
 use crate::event::NodeEvent;
 use crate::handle::Handle;
@@ -21,7 +21,8 @@ use crate::keystore;
 use crate::network::{Network, NetworkConfig};
 use crate::ports;
 use crate::readers::ReadState;
-use crate::roll::labels;
+use crate::request::Request;
+use crate::standing::labels;
 use crate::storage::{Addresses, Disk};
 
 /// Requests that wait for the loop.

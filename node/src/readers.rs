@@ -34,6 +34,13 @@ pub(crate) struct ReadState {
     pub(crate) hash: Hash,
 }
 
+/// What readers see once a sync that runs is done.
+pub(crate) struct Upcoming {
+    pub(crate) heads: Heads,
+    pub(crate) caught_up: bool,
+    pub(crate) hash: Hash,
+}
+
 impl ReadState {
     /// The same moment under other names.
     pub(crate) fn with_labels(&self, labels: Arc<BTreeMap<DeviceId, String>>) -> Self {

@@ -1,13 +1,12 @@
 //! Who the members are, what taking one of them out means, and what follows from a change.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use swarmkv_protocol::engine::Engine;
 use swarmkv_protocol::id::DeviceId;
-use swarmkv_protocol::io::{Knock, RevokeRefused};
-use swarmkv_protocol::roster::{Member, Roster};
+use swarmkv_protocol::io::Knock;
+use swarmkv_protocol::roster::Member;
 use tracing::warn;
 
 use crate::api::wire::{Data, KnockInfo, MemberInfo};
@@ -16,42 +15,14 @@ use crate::driver::Driver;
 use crate::error::RevokeError;
 use crate::event::NodeEvent;
 use crate::network::Command;
-use crate::storage::Disk;
+use crate::request::Target;
+use crate::standing::{labels, standing};
 
 /// Characters of an id that have to be given at least.
 const LEAST_ID: usize = 4;
 
 /// How long a device that left stays connected, so that those who do not know yet hear of it.
 const FAREWELL: Duration = Duration::from_secs(30);
-
-/// What is known of a device that is to be taken out.
-pub(crate) struct Target {
-    pub(crate) device: DeviceId,
-    pub(crate) info: MemberInfo,
-    /// Operations that connected members told of and that are not here.
-    pub(crate) missing: u64,
-    pub(crate) holders: usize,
-    pub(crate) connected: usize,
-    pub(crate) away: Vec<String>,
-    /// Whether this device may take it out.
-    pub(crate) allowed: Result<(), RevokeRefused>,
-}
-
-/// `member`, `revoked` or `left`.
-pub(crate) fn standing(roster: &Roster, device: &DeviceId) -> &'static str {
-    match roster.revocation(device) {
-        Some(revoked) if revoked.by == *device => "left",
-        Some(_) => "revoked",
-        None => "member",
-    }
-}
-
-/// Labels of everybody who is or was a member.
-pub(crate) fn labels(engine: &Engine<Disk>) -> BTreeMap<DeviceId, String> {
-    let roster = engine.roster();
-    let gone = roster.revoked().filter_map(|(_, _, was)| was);
-    roster.members().chain(gone).map(|m| (m.device, m.label.clone())).collect()
-}
 
 impl Driver {
     /// The roster says otherwise who is in.

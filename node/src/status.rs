@@ -6,7 +6,7 @@ use swarmkv_protocol::io::LogStatus;
 use crate::api::wire::{Counters, LogInfo, PeerInfo, Progress, Status};
 use crate::driver::{Driver, source_word, transport_word};
 use crate::network::peer_id_text;
-use crate::roll::standing;
+use crate::standing::standing;
 
 impl Driver {
     pub(crate) fn status(&self) -> Status {

@@ -7,7 +7,7 @@ use serde_json::json;
 use swarmkv_node::protocol::ticket::Ticket;
 use swarmkv_node::{JoinError, Joined};
 
-use super::read_up_to;
+use super::input::read_up_to;
 use crate::args::Join;
 use crate::error::Failure;
 use crate::output::Output;

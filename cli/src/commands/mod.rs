@@ -6,6 +6,7 @@ mod demo;
 mod get;
 mod import;
 mod init;
+mod input;
 mod invite;
 mod join;
 mod ls;
@@ -16,10 +17,6 @@ mod revoke;
 mod scrub;
 mod status;
 mod up;
-
-use std::fs::File;
-use std::io::Read;
-use std::path::Path;
 
 use crate::args::Command;
 use crate::error::Failure;
@@ -47,18 +44,4 @@ pub async fn run(command: Command, settings: &Settings, out: Output) -> Result<(
         Command::Scrub => scrub::run(settings, out).await,
         Command::Bench(args) => bench::run(args, settings, out).await,
     }
-}
-
-/// Reads a file, or standard input for `-`, up to one byte more than `limit`.
-fn read_up_to(path: &Path, limit: usize) -> Result<Vec<u8>, Failure> {
-    let most = limit as u64 + 1;
-    let mut bytes = Vec::new();
-    let (name, read) = if path == Path::new("-") {
-        ("standard input".to_owned(), std::io::stdin().lock().take(most).read_to_end(&mut bytes))
-    } else {
-        let read = File::open(path).and_then(|file| file.take(most).read_to_end(&mut bytes));
-        (path.display().to_string(), read)
-    };
-    read.map_err(|e| Failure::io(name, &e))?;
-    Ok(bytes)
 }

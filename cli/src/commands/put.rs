@@ -7,7 +7,7 @@ use serde_json::json;
 use swarmkv_node::api::wire::{Data, WriteOp};
 use swarmkv_node::protocol::limits::MAX_VALUE;
 
-use super::read_up_to;
+use super::input::read_up_to;
 use crate::args::Put;
 use crate::client::{Peer, millis, now};
 use crate::error::Failure;

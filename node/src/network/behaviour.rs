@@ -10,8 +10,8 @@ use libp2p::{PeerId, identify, kad, mdns, ping};
 use swarmkv_protocol::id::{DeviceId, SwarmId};
 
 use super::config::{NetworkConfig, NetworkError};
-use super::discovery;
 use super::doorway::Doorway;
+use super::finders;
 use super::limits;
 use super::members::Gate;
 use super::peer;
@@ -49,7 +49,7 @@ impl Behaviour {
     pub(super) fn new(key: &Keypair, config: &NetworkConfig) -> Result<Self, NetworkError> {
         let me = key.public().to_peer_id();
         let members = peer_ids(&config.members);
-        let mdns = if config.mdns { Some(discovery::mdns(me)?) } else { None };
+        let mdns = if config.mdns { Some(finders::mdns(me)?) } else { None };
         Ok(Self {
             doorway: Doorway::new(members.clone(), peer_ids(&config.blocked)),
             gate: Gate::new(Inside::new(key, &config.swarm)?, members),
@@ -90,7 +90,7 @@ impl Inside {
             .with_timeout(limits::PING_TIMEOUT);
         Ok(Self {
             gossip: scoring::gossipsub(swarm)?,
-            kad: discovery::kademlia(key.public().to_peer_id(), kad),
+            kad: finders::kademlia(key.public().to_peer_id(), kad),
             identify: identify::Behaviour::new(identity),
             ping: ping::Behaviour::new(ping),
             // Keeps members' connections open.

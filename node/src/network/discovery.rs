@@ -1,57 +1,17 @@
-//! Setting up mDNS and Kademlia, and what is made of their reports. What is dialled, and when, is
-//! the dialer's.
-
-use std::time::Duration;
+//! What is made of the reports of mDNS, identify and Kademlia. What is dialled, and when, is the dialer's.
 
 use libp2p::swarm::behaviour::toggle::Toggle;
-use libp2p::swarm::{FromSwarm, NetworkBehaviour as _, StreamProtocol};
-use libp2p::{PeerId, identify, kad, mdns};
+use libp2p::swarm::{FromSwarm, NetworkBehaviour as _};
+use libp2p::{identify, kad, mdns};
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::book::Origin;
-use super::config::NetworkError;
 use super::event::Event;
+use super::finders;
 use super::limits;
 use super::peer;
 use super::task::Task;
-
-/// mDNS with an interval and lifetimes that survive a lost packet.
-pub(super) fn mdns(me: PeerId) -> Result<mdns::tokio::Behaviour, NetworkError> {
-    let config = mdns::Config {
-        ttl: limits::MDNS_TTL,
-        query_interval: limits::MDNS_QUERY,
-        enable_ipv6: false,
-    };
-    mdns::tokio::Behaviour::new(config, me)
-        .map_err(|error| NetworkError::Setup(format!("mdns: {error}")))
-}
-
-/// Kademlia that finds peers and stores nothing; only we put peers into its table.
-pub(super) fn kademlia(
-    me: PeerId,
-    protocol: StreamProtocol,
-) -> kad::Behaviour<kad::store::MemoryStore> {
-    let mut config = kad::Config::new(protocol);
-    config
-        .set_record_filtering(kad::StoreInserts::FilterBoth)
-        .set_kbucket_inserts(kad::BucketInserts::Manual)
-        .set_replication_interval(None)
-        .set_publication_interval(None)
-        .set_provider_publication_interval(None)
-        .set_query_timeout(Duration::from_secs(20))
-        .set_periodic_bootstrap_interval(Some(limits::LOOKUP_QUIET));
-    let nothing = kad::store::MemoryStoreConfig {
-        max_records: 0,
-        max_value_bytes: 0,
-        max_providers_per_key: 0,
-        max_provided_keys: 0,
-    };
-    let store = kad::store::MemoryStore::with_config(me, nothing);
-    let mut kad = kad::Behaviour::with_config(me, store, config);
-    kad.set_mode(Some(kad::Mode::Server));
-    kad
-}
 
 impl Task {
     pub(super) fn on_mdns(&mut self, event: mdns::Event) {
@@ -88,7 +48,7 @@ impl Task {
             return;
         }
         warn!(records, "mDNS is flooded: starting it afresh");
-        let mut fresh = match mdns(me) {
+        let mut fresh = match finders::mdns(me) {
             Ok(fresh) => fresh,
             Err(error) => {
                 warn!(%error, "mDNS cannot start again");

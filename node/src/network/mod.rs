@@ -5,6 +5,7 @@
 
 mod behaviour;
 mod book;
+mod call;
 mod command;
 mod config;
 mod dialer;
@@ -12,31 +13,33 @@ mod discovery;
 mod doorway;
 mod event;
 mod events;
+mod finders;
 mod frames;
 mod join;
 mod limits;
 mod members;
 mod outbox;
 mod peer;
+mod questions;
 mod rate;
 mod scoring;
+mod sessions;
 pub mod stranger;
 mod streams;
 mod sync;
 mod task;
 mod transport;
 
-use std::collections::BTreeMap;
-
 use swarmkv_protocol::id::DeviceId;
 use tokio::sync::{mpsc, watch};
 
+pub use call::ask_once;
 pub use command::{AskError, Command, GossipToken, Verdict};
 pub use config::{NetworkConfig, NetworkError};
 pub use event::{Event, Source, Transport};
-pub use join::ask_once;
 pub use limits::{MAX_FRAME, MAX_GOSSIP, MAX_REQUEST, MAX_RESPONSE};
 pub use peer::peer_id_text;
+pub use scoring::Scores;
 
 /// A cloneable handle to a running network task.
 ///
@@ -56,9 +59,6 @@ pub struct Network {
     device: DeviceId,
     scores: watch::Receiver<Scores>,
 }
-
-/// Gossip scores of connected members: below 0 is out of favour, below the thresholds shut out.
-pub type Scores = BTreeMap<DeviceId, f64>;
 
 impl Network {
     /// Binds the listen addresses and starts the task on the current tokio runtime.

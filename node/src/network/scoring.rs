@@ -3,7 +3,7 @@
 //! The numbers are for swarms of 2 to 50 members: one bad message an hour costs nothing, one a second
 //! graylists within seconds, quiet and slow honest peers are never punished.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use libp2p::gossipsub::{
@@ -11,11 +11,14 @@ use libp2p::gossipsub::{
     MessageId, PeerScoreParams, PeerScoreThresholds, TopicHash, TopicScoreParams, ValidationMode,
     WhitelistSubscriptionFilter, score_parameter_decay,
 };
-use swarmkv_protocol::id::SwarmId;
+use swarmkv_protocol::id::{DeviceId, SwarmId};
 
 use super::config::NetworkError;
 use super::limits;
 use super::peer;
+
+/// Gossip scores of connected members: below 0 is out of favour, below the thresholds shut out.
+pub type Scores = BTreeMap<DeviceId, f64>;
 
 /// Gossipsub as used here: only the swarm's own topic may be subscribed to.
 pub(super) type Gossip = Behaviour<IdentityTransform, WhitelistSubscriptionFilter>;

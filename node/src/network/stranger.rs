@@ -16,8 +16,8 @@ use swarmkv_protocol::time::Now;
 use zeroize::Zeroizing;
 
 use super::behaviour::{JOIN_PROTOCOL, REPAIR};
+use super::call::ask_on;
 use super::command::AskError;
-use super::join::ask_on;
 use super::peer;
 use super::scoring::MESHSUB;
 use crate::clock;

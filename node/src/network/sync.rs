@@ -3,7 +3,6 @@
 //! The task waits for the driver when frames come faster than they are taken; the swarm loop never
 //! does. It knows nothing of what the frames say.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use futures::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -17,53 +16,9 @@ use super::event::Event;
 use super::frames::{read_frame, write_frame};
 use super::limits;
 use super::peer;
+use super::sessions::{Session, State, is_inbound};
 use super::streams::{OpenError, StreamEvent};
 use super::task::Task;
-
-/// A session from its opening until its `SessionClosed` has passed the loop.
-#[derive(Debug)]
-struct Session {
-    peer: DeviceId,
-    state: State,
-}
-
-#[derive(Debug)]
-enum State {
-    /// Waits for its stream; `false` once the driver closed it.
-    Opening(bool),
-    Open(mpsc::Sender<Vec<u8>>),
-    Closing,
-}
-
-/// All sessions. Ours have even numbers, chosen by the driver; inbound ones odd, chosen here.
-#[derive(Debug, Default)]
-pub(super) struct Sessions {
-    table: BTreeMap<u64, Session>,
-    inbound: u64,
-}
-
-impl Sessions {
-    fn count(&self, inbound: bool, peer: Option<DeviceId>) -> usize {
-        self.table
-            .iter()
-            .filter(|(id, one)| is_inbound(**id) == inbound && peer.is_none_or(|p| p == one.peer))
-            .count()
-    }
-
-    fn next_inbound(&mut self) -> u64 {
-        self.inbound += 1;
-        2 * self.inbound - 1
-    }
-
-    fn has_room_for(&self, peer: DeviceId) -> bool {
-        self.count(true, Some(peer)) < limits::INBOUND_SESSIONS_PER_PEER
-            && self.count(true, None) < limits::INBOUND_SESSIONS
-    }
-}
-
-fn is_inbound(session: u64) -> bool {
-    session % 2 == 1
-}
 
 impl Task {
     pub(super) fn open_session(&mut self, session: u64, peer: DeviceId) {

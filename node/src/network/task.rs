@@ -16,20 +16,19 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, timeout};
 use tracing::{debug, info, warn};
 
-use super::Scores;
 use super::behaviour::Behaviour;
 use super::book::Origin;
 use super::command::{Command, GossipToken, Verdict};
 use super::config::{NetworkConfig, NetworkError};
 use super::dialer::{Dialer, Order};
 use super::event::Event;
-use super::join::Joins;
 use super::limits;
 use super::outbox::Outbox;
 use super::peer;
+use super::questions::Joins;
 use super::rate::Bucket;
-use super::scoring;
-use super::sync::Sessions;
+use super::scoring::{self, Scores};
+use super::sessions::Sessions;
 use super::transport;
 
 /// One established connection.

@@ -8,8 +8,9 @@ use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 
 use swarmkv_protocol::store::StoreError;
 
+use super::balance::Live;
 use super::files::Files;
-use super::index::{Index, Live};
+use super::index::Index;
 use super::journal::{Journal, Sizes};
 use super::layers::{Checkpoint, Layers};
 use super::reclaim::{Reclaimer, Survivors};

@@ -10,7 +10,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use swarmkv_protocol::codec::Bytes;
-use swarmkv_protocol::crypto::DeviceKey;
 use swarmkv_protocol::id::{BranchId, Hash8};
 use swarmkv_protocol::op;
 use swarmkv_protocol::store::{RawSlot, Recovered, Store, StoreError, Write};
@@ -25,7 +24,6 @@ use super::layers::{Checkpoint, Layers};
 use super::memory::InMemory;
 use super::memtable::{Maps, Memtable};
 use super::merge;
-use super::migrate;
 use super::overlay::Overlay;
 use super::reclaim::failed;
 use super::room::{self, Patient, Room};
@@ -51,14 +49,9 @@ struct Inner {
 }
 
 impl Disk {
-    /// Opens the store in `dir`, or makes one. `key` is asked for if it is one of an earlier layout: what this
-    /// device wrote there is signed anew.
-    pub(crate) fn open(
-        dir: &Path,
-        key: impl FnOnce() -> Result<DeviceKey, StoreError>,
-    ) -> Result<Self, StoreError> {
+    /// Opens the store in `dir`, or makes one. It must be of the present layout, see [`super::open`].
+    pub(super) fn at(dir: &Path) -> Result<Self, StoreError> {
         let io = |e: io::Error| StoreError::Failed(format!("{}: {e}", dir.display()));
-        migrate::run(dir, key)?;
         Self::with(Arc::new(OnDisk::at(dir).map_err(io)?), Sizes::default())
     }
 

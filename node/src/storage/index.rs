@@ -14,6 +14,7 @@ use swarmkv_protocol::codec::Bytes;
 use swarmkv_protocol::id::BranchId;
 use swarmkv_protocol::store::StoreError;
 
+use super::balance::{Balance, Live, count};
 use super::branches::Branches;
 use super::files::File;
 use super::journal::Position;
@@ -34,9 +35,6 @@ pub(super) struct Index {
     /// Gone only while this is dropped.
     db: Option<Database>,
 }
-
-/// Bytes that are pointed to, by segment.
-pub(super) type Live = BTreeMap<u32, u64>;
 
 impl Index {
     /// Opens the index, or makes one.
@@ -285,13 +283,6 @@ fn each(
         }
         Ok(())
     })
-}
-
-/// What segments gained and lost.
-pub(super) type Balance = BTreeMap<u32, i64>;
-
-pub(super) fn count(balance: &mut Balance, pointer: Pointer, sign: i64) {
-    *balance.entry(pointer.segment).or_default() += sign * i64::from(pointer.len);
 }
 
 fn absorb_branches(write: &WriteTransaction, branches: &Branches) -> Result<(), StoreError> {

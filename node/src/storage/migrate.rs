@@ -62,8 +62,17 @@ impl<'a> Places<'a> {
     }
 }
 
-/// Brings the store in `dir` to the present layout, if there is one of an earlier one. `key` is asked for if
-/// something has to be signed.
+/// Opens the store in `dir`, or makes one. One of an earlier layout is brought to the present one first; `key`
+/// is asked for then, for what this device wrote there is signed anew.
+pub(crate) fn open(
+    dir: &Path,
+    key: impl FnOnce() -> Result<DeviceKey, StoreError>,
+) -> Result<Disk, StoreError> {
+    run(dir, key)?;
+    Disk::at(dir)
+}
+
+/// Brings the store in `dir` to the present layout, if there is one of an earlier one.
 pub(super) fn run(
     dir: &Path,
     key: impl FnOnce() -> Result<DeviceKey, StoreError>,

@@ -20,6 +20,7 @@
 //! durability taken off its hands it need not be fast. Two-phase commits with quick repair: a killed peer
 //! opens in about a millisecond whatever its size.
 
+mod balance;
 mod branches;
 mod carry;
 mod checkpoint;
@@ -46,6 +47,7 @@ mod tests;
 mod view;
 
 pub(crate) use disk::Disk;
+pub(crate) use migrate::open;
 pub(crate) use notes::Addresses;
 pub(crate) use overlay::size;
 pub(crate) use sync::{SyncDone, SyncThread};

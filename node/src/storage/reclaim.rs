@@ -17,10 +17,10 @@ use redb::{ReadableTable, WriteTransaction};
 use swarmkv_protocol::codec::Bytes;
 use swarmkv_protocol::store::StoreError;
 
+use super::balance::{Balance, Live, count};
 use super::branches::Branches;
 use super::files::File;
 use super::frame::{self, Builder, Item};
-use super::index::{Balance, Live, count};
 use super::journal::{self, Position, Sizes};
 use super::room;
 use super::schema::{self, KEYS, Numbered, Place, Pointer, SLOTS, index_error};

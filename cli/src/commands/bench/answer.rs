@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use indicatif::ProgressBar;
 use swarmkv_node::api::wire::{ChangedRequest, Data, GetRequest, ListRequest, WriteOp};
 
-use super::PREFIX;
+use super::load::PREFIX;
 use super::report::Report;
 use crate::client::{Peer, millis};
 use crate::error::Failure;

@@ -6,13 +6,14 @@ use indicatif::ProgressBar;
 use swarmkv_node::api::wire::{Data, GetRequest, ListRequest, WriteOp, WriteRequest};
 use tokio::task::JoinSet;
 
-use super::PREFIX;
 use super::report::Report;
 use crate::args::Bench;
 use crate::client::Peer;
 use crate::error::{Failure, Kind};
 use crate::settings::Settings;
 
+/// Where everything is written.
+pub(super) const PREFIX: &str = ".swarmkv-bench/";
 /// Numbers of clients that write at once.
 const CLIENTS: [usize; 3] = [1, 16, 256];
 /// Keys of each client, written again and again.

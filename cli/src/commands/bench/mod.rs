@@ -17,8 +17,6 @@ use crate::output::Output;
 use crate::settings::Settings;
 use report::Report;
 
-/// Where everything is written.
-const PREFIX: &str = ".swarmkv-bench/";
 /// Appends that the disk itself is measured with.
 const APPENDS: u32 = 200;
 

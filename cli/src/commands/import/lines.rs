@@ -10,7 +10,7 @@ use swarmkv_node::api::wire::{Data, WriteOp};
 use swarmkv_node::protocol::limits::{GROUP_BYTES, GROUP_OPS, MAX_KEY, MAX_VALUE};
 use tokio::sync::mpsc::Sender;
 
-use super::is_stdin;
+use crate::commands::input::is_stdin;
 use crate::error::{Failure, Kind};
 
 /// Longest line: every byte of the largest entry as a six-character escape, and the frame around it.

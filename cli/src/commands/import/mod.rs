@@ -6,7 +6,6 @@
 mod lines;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
@@ -231,9 +230,4 @@ async fn write(peer: &mut Peer, request: &WriteRequest) -> Result<(), ClientErro
 fn named(mut failure: Failure, first: u64, last: u64) -> Failure {
     failure.message = format!("Lines {first} to {last}: {}", failure.message);
     failure
-}
-
-/// Whether a path means standard input.
-fn is_stdin(path: &Path) -> bool {
-    path == Path::new("-")
 }

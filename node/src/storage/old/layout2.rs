@@ -7,7 +7,7 @@ use swarmkv_protocol::codec::Bytes;
 use swarmkv_protocol::store::StoreError;
 
 use super::forms::{self, Place};
-use super::{Row, damaged, entries};
+use super::tables::{self, Row, damaged, entries};
 use crate::storage::schema::{Rows, index_error};
 
 /// The file.
@@ -21,7 +21,7 @@ pub(in super::super) struct Layout2 {
 
 impl Layout2 {
     pub(super) fn open(dir: &Path) -> Result<Self, StoreError> {
-        let db = super::open(&dir.join(FILE))?;
+        let db = tables::open(&dir.join(FILE))?;
         let read = db.begin_read().map_err(index_error)?;
         let slots = read.open_table(TableDefinition::new(SLOTS)).map_err(index_error)?;
         Ok(Self { db, slots })

@@ -10,7 +10,7 @@ use swarmkv_protocol::store::StoreError;
 use tracing::warn;
 
 use super::forms::{BRANCH, BranchName, Place};
-use super::{Row, damaged, entries};
+use super::tables::{self, Row, damaged, entries};
 use crate::storage::files::{Files, OnDisk};
 use crate::storage::frame;
 use crate::storage::journal::{self, Position};
@@ -46,7 +46,7 @@ impl Layout3 {
 
     /// Takes in what the index holds; says from where on the journal goes beyond it.
     fn read_index(&mut self, dir: &Path) -> Result<Position, StoreError> {
-        let db = super::open(&dir.join(INDEX))?;
+        let db = tables::open(&dir.join(INDEX))?;
         for rows in Rows::ALL {
             let of_kind = self.rows.entry(rows).or_default();
             entries(&db, rows.name(), |key, value| {

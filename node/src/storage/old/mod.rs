@@ -3,25 +3,22 @@
 mod forms;
 mod layout2;
 mod layout3;
+mod tables;
 mod untouched;
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, TableError};
-use swarmkv_protocol::codec::Bytes;
+use redb::{ReadableDatabase, TableError};
 use swarmkv_protocol::store::StoreError;
 
 pub(super) use self::forms::{Body, BranchName, Op, Place, Version, author, place, sound, version};
 pub(super) use self::layout2::FILE as SINGLE_FILE;
 use self::layout2::Layout2;
 use self::layout3::Layout3;
-use self::untouched::Untouched;
+use self::tables::Row;
+use self::tables::open;
 use super::index::guarded;
 use super::schema::{Rows, index_error};
-
-/// What a row of a small table holds, by its key.
-pub(super) type Row = BTreeMap<Vec<u8>, Bytes>;
 
 /// A store of an earlier layout.
 pub(super) enum OldStore {
@@ -75,33 +72,4 @@ pub(super) fn layout_of(file: &Path) -> Result<Option<u32>, StoreError> {
         let format = meta.get(&b"format"[..]).map_err(index_error)?;
         Ok(format.and_then(|guard| guard.value().try_into().ok()).map(u32::from_be_bytes))
     })
-}
-
-fn open(file: &Path) -> Result<Database, StoreError> {
-    let backend = Untouched::open(file).map_err(StoreError::failed)?;
-    Database::builder().create_with_backend(backend).map_err(index_error)
-}
-
-/// Hands every entry of a table to `each`.
-fn entries(
-    db: &Database,
-    table: &str,
-    mut each: impl FnMut(&[u8], &[u8]) -> Result<(), StoreError>,
-) -> Result<(), StoreError> {
-    let read = db.begin_read().map_err(index_error)?;
-    let definition: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new(table);
-    let table = match read.open_table(definition) {
-        Ok(table) => table,
-        Err(TableError::TableDoesNotExist(_)) => return Ok(()),
-        Err(e) => return Err(index_error(e)),
-    };
-    for entry in table.iter().map_err(index_error)? {
-        let (key, value) = entry.map_err(index_error)?;
-        each(key.value(), value.value())?;
-    }
-    Ok(())
-}
-
-fn damaged() -> StoreError {
-    StoreError::failed("the index of the old store is damaged")
 }

@@ -44,7 +44,7 @@ fn key_in(dir: &TempDir) -> DeviceKey {
 }
 
 fn opened(dir: &TempDir) -> Result<Disk, StoreError> {
-    Disk::open(&dir.path().join("store"), || Ok(key_in(dir)))
+    migrate::open(&dir.path().join("store"), || Ok(key_in(dir)))
 }
 
 /// What a file is called, below the store, and what is in it.
@@ -168,7 +168,7 @@ fn what_an_interrupted_migration_left_half_made_is_made_again() {
 fn a_store_of_a_later_layout_is_refused_and_untouched() {
     let dir = tempfile::tempdir().expect("a directory");
     let no_key = || -> Result<DeviceKey, StoreError> { panic!("nothing is signed") };
-    drop(Disk::open(dir.path(), no_key).expect("made"));
+    drop(migrate::open(dir.path(), no_key).expect("made"));
     let db = Database::open(dir.path().join(INDEX)).expect("opened");
     let write = db.begin_write().expect("begun");
     {
@@ -178,7 +178,7 @@ fn a_store_of_a_later_layout_is_refused_and_untouched() {
     write.commit().expect("durable");
     drop(db);
     let before = files(dir.path());
-    let refused = Disk::open(dir.path(), no_key).err().expect("refused").to_string();
+    let refused = migrate::open(dir.path(), no_key).err().expect("refused").to_string();
     assert!(refused.contains("layout 5"), "{refused}");
     assert_eq!(files(dir.path()), before);
 }
