@@ -1,5 +1,6 @@
 //! Style that a machine can check: headers, sizes, what may not be named where, which way arrows run.
 
+mod arrows;
 mod supply;
 
 use std::fs;
