@@ -16,13 +16,13 @@ impl<S: Store> Engine<S> {
     /// Whether local writes wait for [`crate::io::Input::Commit`].
     #[must_use]
     pub fn has_queued_writes(&self) -> bool {
-        self.replica.has_queued()
+        self.replica.writer.has_queued()
     }
 
     /// Whether they fill a commit, so that nothing is won by waiting for more.
     #[must_use]
     pub fn has_full_group(&self) -> bool {
-        self.replica.has_full_group()
+        self.replica.writer.has_full_group()
     }
 
     /// The roster.
@@ -59,14 +59,15 @@ impl<S: Store> Engine<S> {
     /// The log that local writes go to.
     #[must_use]
     pub fn own_log(&self) -> LogId {
-        self.replica.own
+        self.replica.writer.log()
     }
 
     /// The signed head of the log that local writes go to, if there is one yet: what a replica in memory
     /// keeps for its next start, see [`crate::store::Recovered::resumable`].
     #[must_use]
     pub fn own_head(&self) -> Option<Bytes> {
-        self.replica.writing().head.as_ref().map(|head| head.bytes().clone())
+        let branch = self.replica.writer.branch(&self.replica.logs);
+        branch.head.map(|head| head.bytes().clone())
     }
 
     /// How each connected member stands.

@@ -292,7 +292,7 @@ impl Serve {
         for (log, theirs) in &heard.digest {
             for entry in theirs.iter().filter(|entry| entry.seq > 0) {
                 let news = is_news(entry, theirs, &heard.key, replica)?;
-                if news && *log == replica.own {
+                if news && *log == replica.writer.log() {
                     replica.own_head_claimed(self.peer);
                 }
                 ahead |= news;

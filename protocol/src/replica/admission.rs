@@ -118,7 +118,7 @@ impl<S: Store> Replica<S> {
             // second admission.
             self.keep_ticket(ticket);
         }
-        let statement = self.roster.grant(&self.key, grant).map_err(|_| Refusal::Unable)?;
+        let statement = self.roster.grant(self.writer.key(), grant).map_err(|_| Refusal::Unable)?;
         if self.take_statements(&[statement], true).unwrap_or(0) == 0 {
             return Err(Refusal::Unable);
         }

@@ -13,7 +13,7 @@ use crate::model::op::{Op, Slot};
 use crate::model::view::View;
 use crate::plant::{self, Plant};
 use crate::store::{RawSlot, Store, StoreError, Write};
-use crate::time::Now;
+use crate::time::{Hlc, Now};
 
 impl<S: Store> Replica<S> {
     /// What is stored of a branch is not what was signed. It is shown and offered to nobody from now
@@ -36,7 +36,7 @@ impl<S: Store> Replica<S> {
         self.complete = false;
         writes.push(Write::CaughtUp(false));
         self.fx.persist(writes);
-        if id.log == self.own {
+        if id.log == self.writer.log() {
             self.rotate();
         }
         if self.roster.members().nth(1).is_none() {
@@ -204,12 +204,13 @@ impl<S: Store> Replica<S> {
     /// its writes is lost when the next one pushes it out.
     pub(crate) fn consolidate(&mut self) {
         let epochs = self.logs.epochs(self.me);
-        if epochs.len() < MAX_LOGS_PER_AUTHOR || !self.complete || !self.queue.is_empty() {
+        if epochs.len() < MAX_LOGS_PER_AUTHOR || !self.complete || self.writer.has_queued() {
             return;
         }
         let surplus = epochs.len() + 1 - MAX_LOGS_PER_AUTHOR;
-        let old = epochs.iter().filter(|log| **log != self.own).take(surplus);
-        let old: Vec<LogId> = old.filter(|_| self.may_write()).copied().collect();
+        let old = epochs.iter().filter(|log| **log != self.writer.log()).take(surplus);
+        let old: Vec<LogId> =
+            old.filter(|_| self.writer.may_write(&self.roster)).copied().collect();
         let counted: Vec<LogId> = epochs.iter().rev().take(MAX_LOGS_PER_AUTHOR).copied().collect();
         for log in old {
             let ids: Vec<(BranchId, bool)> = self
@@ -234,9 +235,10 @@ impl<S: Store> Replica<S> {
     pub(crate) fn salvage_step(&mut self, now: Now, id: BranchId, after: u64) -> Result<(), Fault> {
         let Some(from) = self.logs.get(&id).cloned() else { return Ok(()) };
         let step = self.store.slots_after(&id, after, from.seq(), GROUP_OPS, GROUP_BYTES)?;
-        self.prepare_log(now);
-        let own = self.writing();
-        let hlc = self.clock.tick(now, own.stamp());
+        let (writer, mut parts) = self.writer_and_parts();
+        writer.prepare_log(now, &mut parts);
+        let own = writer.branch(parts.logs);
+        let hlc = writer.stamp(&own, now);
         let mut slots: Vec<(Slot, Bytes)> = Vec::with_capacity(step.len());
         let mut lost = false;
         for raw in &step {
@@ -250,7 +252,7 @@ impl<S: Store> Replica<S> {
                 slots.push((Slot { log: own.id.log, seq, hlc, op, size: bytes.len() }, bytes));
             }
         }
-        let signed = slots.is_empty() || self.sign(own, hlc, slots)?.is_some();
+        let signed = slots.is_empty() || self.sign(own, hlc, slots)?;
         let (last, more) = (step.last().map(|raw| raw.seq), step.last().is_some());
         let writes = self.logs.record(id, |branch| {
             branch.lost |= lost;
@@ -271,6 +273,18 @@ impl<S: Store> Replica<S> {
         Ok(())
     }
 
+    /// Signs, keeps and spreads slots as the own log's next commit; whether they are within the quota.
+    fn sign(
+        &mut self,
+        own: Branch,
+        hlc: Hlc,
+        slots: Vec<(Slot, Bytes)>,
+    ) -> Result<bool, StoreError> {
+        let (writer, mut parts) = self.writer_and_parts();
+        let signed = writer.sign(own, hlc, slots, &mut parts)?;
+        Ok(signed.map(|signed| self.keep_signed(signed)).is_some())
+    }
+
     /// The operation that says again what a slot says, unless that is not needed or not allowed any more.
     fn written_again(
         &self,
@@ -282,7 +296,8 @@ impl<S: Store> Replica<S> {
         if !from.is_latest(raw, from.seq(), &self.store)? {
             return Ok(None);
         }
-        let prefix = self.own_right().map(|right| right.prefix.clone()).unwrap_or_default();
+        let prefix =
+            self.writer.right(&self.roster).map(|right| right.prefix.clone()).unwrap_or_default();
         if !slot.op.cell.key.starts_with(&prefix) {
             // What its grant allows no more, others would not take.
             return Ok(None);

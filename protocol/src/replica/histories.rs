@@ -86,7 +86,7 @@ impl<S: Store> Replica<S> {
     pub(crate) fn place_whole(&mut self, id: BranchId) {
         let alone = self.logs.shown(id.log).all(|other| other.id == id);
         let own = id.log.author == self.me;
-        let resumed = self.resumable.filter(|(log, _)| *log == id.log).map(|(_, head)| head);
+        let resumed = self.writer.left_at(id.log);
         self.logs.edit(id, |branch| {
             branch.state = match alone {
                 true if own && resumed != Some(branch.head_hash()) => BranchState::Closed,

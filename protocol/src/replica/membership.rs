@@ -115,7 +115,7 @@ impl<S: Store> Replica<S> {
     fn try_revoke(&mut self, device: DeviceId) -> Result<(), RevokeRefused> {
         self.may_revoke(device)?;
         let heads = self.heads_to_cut_at(device);
-        let statement = self.roster.revoke(&self.key, device, heads);
+        let statement = self.roster.revoke(self.writer.key(), device, heads);
         let statement = statement.map_err(|_| RevokeRefused::NotAllowed)?;
         let taken = self.take_statements(&[statement], true).unwrap_or(0);
         if taken == 0 { Err(RevokeRefused::Full) } else { Ok(()) }

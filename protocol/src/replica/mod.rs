@@ -6,37 +6,36 @@ pub(crate) mod comparison;
 mod damage;
 pub(crate) mod effects;
 mod histories;
+mod local;
 mod membership;
 pub(crate) mod pending_commits;
+mod plan;
 pub(crate) mod scrubber;
 mod statements;
 mod writer;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
 use self::comparison::{Comparison, Stands};
 use self::effects::Effects;
 use self::pending_commits::PendingCommits;
+use self::writer::LocalWriter;
 use crate::codec::{self, Bytes};
 use crate::crypto::{self, DeviceKey, Domain};
 use crate::id::{BranchId, DeviceId, Hash, Hash8, LogId};
-use crate::io::{
-    Blame, Change, Counters, Fault, Knock, LogStatus, Output, SessionId, Token, Verdict,
-};
+use crate::io::{Blame, Counters, Fault, Knock, LogStatus, Output, SessionId, Token, Verdict};
 use crate::limits::{MAX_LOGS_PER_AUTHOR, MAX_UNPROVEN};
 use crate::log::branch::advance::{Advance, Advanced};
 use crate::log::branch::{Branch, proves};
 use crate::log::commit::{self, SignedCommit, SignedHeader, VerifiedCommit, VerifiedHeader};
 use crate::log::digest::{DigestKey, Entry};
 use crate::log::log_set::LogSet;
-use crate::model::cell::Cell;
-use crate::model::view::View;
 use crate::plant::{self, Plant};
 use crate::random::Random;
 use crate::roster::ticket::TicketRecord;
 use crate::roster::{Extent, Roster};
 use crate::store::{Recovered, Store, StoreError, Write};
-use crate::time::{HybridClock, Now};
+use crate::time::Now;
 
 /// What became of a commit or header from elsewhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +49,8 @@ pub(crate) enum Taken {
 }
 
 pub(crate) struct Replica<S> {
-    pub(crate) key: DeviceKey,
+    /// This device as an author.
+    pub(crate) writer: LocalWriter,
     pub(crate) me: DeviceId,
     pub(crate) roster: Roster,
     pub(crate) logs: LogSet,
@@ -64,11 +64,6 @@ pub(crate) struct Replica<S> {
     pub(crate) complete: bool,
     /// Was complete, until something had to be set aside.
     pub(crate) mending: bool,
-    /// The log that local writes go to.
-    pub(crate) own: LogId,
-    /// The head at which a peer in memory left its log when it last stopped: written on once it is here.
-    pub(crate) resumable: Option<(LogId, Hash)>,
-    pub(crate) clock: HybridClock,
     pub(crate) held: PendingCommits,
     /// Branches that moved and may have held commits to go on with.
     moved: BTreeSet<BranchId>,
@@ -86,9 +81,6 @@ pub(crate) struct Replica<S> {
     pub(crate) comparisons: BTreeMap<BranchId, Comparison>,
     /// How far logs count has changed, or something is missing: others are to be asked for it now.
     pub(crate) ask_all: bool,
-    /// Peers that made us leave a log by a claim they did not prove: once each.
-    pub(crate) alarmed: BTreeSet<DeviceId>,
-    pub(crate) queue: VecDeque<(Token, Vec<Change>)>,
 }
 
 impl<S: Store> Replica<S> {
@@ -116,17 +108,10 @@ impl<S: Store> Replica<S> {
             }
         }
         let damaged = logs.has_quarantined();
-        let resumable = recovered.resumable.as_ref().and_then(|bytes| {
-            let header = VerifiedHeader::from_store(bytes).ok()?;
-            (header.header().log.author == me).then(|| (header.header().log, header.hash()))
-        });
         let mut replica = Self {
-            own: LogId { author: me, epoch: 0, shard: 0 },
             complete: recovered.caught_up && !damaged,
             mending: damaged
                 && (recovered.caught_up || logs.iter().any(|b| b.quarantined() && b.was_complete)),
-            clock: HybridClock::default(),
-            resumable,
             held: PendingCommits::default(),
             moved: BTreeSet::new(),
             scrubbed_upto: None,
@@ -136,11 +121,9 @@ impl<S: Store> Replica<S> {
             to_compare: BTreeSet::new(),
             comparisons: BTreeMap::new(),
             ask_all: false,
-            alarmed: BTreeSet::new(),
             fx: Effects::default(),
-            queue: VecDeque::new(),
             random: Random::new(entropy),
-            key,
+            writer: LocalWriter::new(key, recovered.resumable.as_ref()),
             me,
             roster,
             logs,
@@ -151,7 +134,8 @@ impl<S: Store> Replica<S> {
         if damaged && recovered.caught_up {
             replica.fx.persist(vec![Write::CaughtUp(false)]);
         }
-        replica.choose_log(fresh_epoch);
+        let (writer, mut parts) = replica.writer_and_parts();
+        writer.choose_log(fresh_epoch, &mut parts);
         replica.recut();
         let shown = replica.logs.iter().filter(|b| b.shown() && replica.logs.several(b.id.log));
         replica.to_compare = shown.map(|branch| branch.id).collect();
@@ -215,11 +199,6 @@ impl<S: Store> Replica<S> {
         self.logs.iter().filter(counts).map(one).collect()
     }
 
-    pub(crate) fn view(&self, cell: &Cell) -> Result<View, StoreError> {
-        let heads = self.logs.heads();
-        Ok(View::merge(&self.store.slots(&cell.index_key())?, |branch| heads.of(branch))?)
-    }
-
     // ---- commits of others --------------------------------------------------------------------
 
     /// Takes a gossiped commit in: the verdict falls first, then it is applied or held.
@@ -241,7 +220,7 @@ impl<S: Store> Replica<S> {
             checked => checked,
         };
         let commit = self.judge(token, from, known, checked)?;
-        self.clock.observe(commit.header().header().hlc, now);
+        self.writer.observe(commit.header().header().hlc, now);
         self.place(commit, now)
     }
 
@@ -359,7 +338,7 @@ impl<S: Store> Replica<S> {
             }
             Stands::Beyond => {}
         }
-        if log == self.own {
+        if log == self.writer.log() {
             self.own_head_elsewhere();
         }
         let gap = Taken::Gap { log, upto: header.last_seq };
@@ -469,6 +448,6 @@ impl<S: Store> Replica<S> {
 
     /// Follows a stamp that repair brought.
     pub(crate) fn observe(&mut self, header: &VerifiedHeader, now: Now) {
-        self.clock.observe(header.header().hlc, now);
+        self.writer.observe(header.header().hlc, now);
     }
 }

@@ -1,78 +1,157 @@
-//! Local writes: what is refused, how they share a commit, when a new epoch is opened.
+//! Local writes: what is refused, how they share a commit, when a new epoch is opened. Knows nothing of what
+//! follows when the head of the own log moves: a signed commit is handed back, see `local.rs`.
 
-use super::Replica;
+use std::collections::{BTreeSet, VecDeque};
+
+use super::effects::Effects;
+use super::plan::{holds, size_hint, value_of, write};
 use crate::codec::{self, Bytes};
-use crate::id::{DeviceId, LogId, Version};
-use crate::io::{Change, Condition, Edit, Fault, Output, Token, WriteRefused};
+use crate::crypto::DeviceKey;
+use crate::id::{DeviceId, Hash, LogId, Version};
+use crate::io::{Change, Fault, Output, Token, WriteRefused};
 use crate::limits::{
-    GROUP_BYTES, GROUP_OPS, MAX_CTX, MAX_GOSSIP, MAX_GOSSIP_VALUE, MAX_LOGS_PER_AUTHOR, MAX_PARTS,
-    MAX_QUEUED_WRITES, MAX_TX_BYTES, MAX_TX_OPS,
+    GROUP_BYTES, GROUP_OPS, MAX_LOGS_PER_AUTHOR, MAX_QUEUED_WRITES, MAX_TX_BYTES, MAX_TX_OPS,
 };
-use crate::log::branch::advance::Advanced;
+use crate::log::branch::advance::{Advance, Advanced};
 use crate::log::branch::{Branch, BranchState};
 use crate::log::commit::{self, VerifiedCommit};
-use crate::message::{self, Gossip};
-use crate::model::counter::{Amount, Part, PartId, Parts, decimal};
-use crate::model::op::{Body, Op, Slot};
-use crate::model::view::{Shown, View};
+use crate::log::log_set::LogSet;
+use crate::log::verify::VerifiedHeader;
+use crate::model::cell::Cell;
+use crate::model::op::{Op, Slot};
+use crate::model::view::View;
 use crate::plant::{self, Plant};
-use crate::roster::{Right, Role};
+use crate::random::Random;
+use crate::roster::{Right, Role, Roster};
 use crate::store::{Store, StoreError};
 use crate::time::{Hlc, HybridClock, Now};
 
-/// Totals of a counter stay below this.
-const MAX_AMOUNT: u128 = 1 << 96;
+/// This device as an author: its key, the log that it writes to, the stamps that it gives, and the writes that
+/// wait.
+///
+/// [`LocalWriter::choose_log`] comes first. Each [`LocalWriter::commit`] signs one group of what
+/// [`LocalWriter::enqueue`] took; what it returns is to be kept before anything else is asked of the writer.
+pub(crate) struct LocalWriter {
+    key: DeviceKey,
+    me: DeviceId,
+    /// The log that local writes go to.
+    log: LogId,
+    /// The head at which a peer in memory left its log when it last stopped: written on once it is here.
+    resumable: Option<(LogId, Hash)>,
+    /// Peers that made us leave a log by a claim they did not prove: once each.
+    alarmed: BTreeSet<DeviceId>,
+    clock: HybridClock,
+    queue: VecDeque<(Token, Vec<Change>)>,
+}
 
-impl<S: Store> Replica<S> {
+/// The other parts of a replica, as far as writing works on them.
+pub(crate) struct Parts<'a, S> {
+    pub(crate) logs: &'a mut LogSet,
+    pub(crate) fx: &'a mut Effects,
+    pub(crate) roster: &'a Roster,
+    pub(crate) store: &'a S,
+    pub(crate) random: &'a mut Random,
+    /// Whether the replica is complete.
+    pub(crate) complete: bool,
+}
+
+/// A commit of this device's that is signed, and what it changes. Nothing of it is kept yet.
+pub(crate) struct Signed {
+    /// The branch that it goes on from.
+    pub(crate) branch: Branch,
+    pub(crate) commit: VerifiedCommit,
+    pub(crate) change: Advance,
+    /// The names of its operations, in their order.
+    pub(crate) names: Vec<Version>,
+}
+
+/// A group of local writes that became one commit.
+pub(crate) struct Committed {
+    pub(crate) signed: Signed,
+    /// The writes that share it, each with its number of operations.
+    pub(crate) tokens: Vec<(Token, usize)>,
+}
+
+impl LocalWriter {
+    /// The author with this key. `resumable`: the signed head at which it last left a log in memory.
+    pub(crate) fn new(key: DeviceKey, resumable: Option<&Bytes>) -> Self {
+        let me = key.id();
+        let resumable = resumable.and_then(|bytes| {
+            let header = VerifiedHeader::from_store(bytes).ok()?;
+            (header.header().log.author == me).then(|| (header.header().log, header.hash()))
+        });
+        Self {
+            key,
+            me,
+            log: LogId { author: me, epoch: 0, shard: 0 },
+            resumable,
+            alarmed: BTreeSet::new(),
+            clock: HybridClock::default(),
+            queue: VecDeque::new(),
+        }
+    }
+
+    /// What this device signs with.
+    pub(crate) fn key(&self) -> &DeviceKey {
+        &self.key
+    }
+
+    /// The log that local writes go to.
+    pub(crate) fn log(&self) -> LogId {
+        self.log
+    }
+
     // ---- the log to write to --------------------------------------------------------------------
 
     /// Chooses the log that writing goes on in when a replica is opened: one whose newest commit this very
     /// store signed, or a new one.
-    pub(crate) fn choose_log(&mut self, fresh_epoch: bool) {
+    pub(crate) fn choose_log<S>(&mut self, fresh_epoch: bool, parts: &mut Parts<'_, S>) {
         let live = |b: &&Branch| b.state == BranchState::Live && b.head.is_some();
-        let newest = self.logs.of_author(self.me).filter(live).map(|b| (b.stamp(), b.id.log)).max();
+        let newest =
+            parts.logs.of_author(self.me).filter(live).map(|b| (b.stamp(), b.id.log)).max();
         if let Some((_, own)) = newest {
-            self.own = own;
+            self.log = own;
         }
         if fresh_epoch && !plant::is(Plant::ReuseEpoch) || newest.is_none() {
-            self.rotate();
+            self.rotate(parts);
         }
     }
 
     /// Leaves the own log for good and goes on in a new one, above every own epoch known here.
-    pub(crate) fn rotate(&mut self) {
-        let left: Vec<_> = self
+    pub(crate) fn rotate<S>(&mut self, parts: &mut Parts<'_, S>) {
+        let left: Vec<_> = parts
             .logs
-            .branches(self.own)
+            .branches(self.log)
             .filter(|b| b.state == BranchState::Live)
             .map(|b| b.id)
             .collect();
         for id in left {
-            let writes = self.logs.record(id, |branch| branch.state = BranchState::Closed);
-            self.fx.persist(writes);
+            let writes = parts.logs.record(id, |branch| branch.state = BranchState::Closed);
+            parts.fx.persist(writes);
         }
-        let there = self.logs.of_author(self.me).map(|branch| branch.id.log.epoch >> 32).max();
+        let there = parts.logs.of_author(self.me).map(|branch| branch.id.log.epoch >> 32).max();
         let resumable = self.resumable.map(|(log, _)| log.epoch >> 32);
-        let greatest = there.into_iter().chain(resumable).chain([self.own.epoch >> 32]).max();
+        let greatest = there.into_iter().chain(resumable).chain([self.log.epoch >> 32]).max();
         let next = greatest.unwrap_or(0).saturating_add(1).min(u64::from(u32::MAX));
         // Two copies of one device do not open the same.
-        self.own =
-            LogId { author: self.me, epoch: next << 32 | self.random.next() >> 32, shard: 0 };
+        self.log =
+            LogId { author: self.me, epoch: next << 32 | parts.random.next() >> 32, shard: 0 };
     }
 
     /// The own log's branch that writing goes on in.
-    pub(crate) fn writing(&self) -> Branch {
-        let there = self.logs.branches(self.own).next().cloned();
-        there.unwrap_or_else(|| self.new_branch(self.own.into()))
+    pub(crate) fn branch(&self, logs: &LogSet) -> Branch {
+        let there = logs.branches(self.log).next().cloned();
+        // Own logs count at this replica whatever the roster says: a new one is open.
+        there.unwrap_or_else(|| Branch::new(self.log.into()))
     }
 
     /// Opens a new epoch when the own log cannot safely go on.
-    pub(crate) fn prepare_log(&mut self, now: Now) {
-        self.resume();
-        let several = self.logs.branches(self.own).nth(1).is_some();
-        let branch = self.writing();
+    pub(crate) fn prepare_log<S>(&mut self, now: Now, parts: &mut Parts<'_, S>) {
+        self.resume(parts);
+        let several = parts.logs.branches(self.log).nth(1).is_some();
+        let branch = self.branch(parts.logs);
         let runaway = HybridClock::runs_away(branch.stamp(), now);
-        let grant = self.roster.member(&self.me).map(|member| member.grant);
+        let grant = parts.roster.member(&self.me).map(|member| member.grant);
         let regranted = branch.head.as_ref().is_some_and(|head| Some(head.header().grant) != grant);
         let live = matches!(branch.state, BranchState::Live | BranchState::Fetching);
         let busy = branch.staged.is_some() || branch.purging();
@@ -80,78 +159,100 @@ impl<S: Store> Replica<S> {
         let stuck = stuck && !plant::is(Plant::ReuseEpoch);
         // A greater own epoch has come from elsewhere: a lesser one might count nowhere any more.
         // Above the last one there is none: whoever else signs with this key has seen to that.
-        let greater = |log: &LogId| *log > self.own && log.epoch >> 32 < u64::from(u32::MAX);
-        let behind = self.logs.epochs(self.me).last().is_some_and(greater);
+        let greater = |log: &LogId| *log > self.log && log.epoch >> 32 < u64::from(u32::MAX);
+        let behind = parts.logs.epochs(self.me).last().is_some_and(greater);
         if runaway || stuck || several || behind {
-            self.rotate();
+            self.rotate(parts);
             self.clock.reset_lead(now);
         }
     }
 
     /// A peer in memory goes on in the log that it left in good order, once that is here as it left it.
-    fn resume(&mut self) {
+    fn resume<S>(&mut self, parts: &mut Parts<'_, S>) {
         let Some((log, head)) = self.resumable else { return };
-        let here = self.logs.branches(log).find(|b| b.shown() && b.head_hash() == head);
-        let alone = self.logs.branches(log).nth(1).is_none();
-        let unused = self.logs.branches(self.own).next().is_none();
+        let here = parts.logs.branches(log).find(|b| b.shown() && b.head_hash() == head);
+        let alone = parts.logs.branches(log).nth(1).is_none();
+        let unused = parts.logs.branches(self.log).next().is_none();
         if let Some(id) = here.filter(|_| alone && unused).map(|branch| branch.id) {
-            let writes = self.logs.record(id, |branch| branch.state = BranchState::Live);
-            self.fx.persist(writes);
-            self.own = log;
+            let writes = parts.logs.record(id, |branch| branch.state = BranchState::Live);
+            parts.fx.persist(writes);
+            self.log = log;
             self.resumable = None;
         }
     }
 
+    /// The head at which a peer in memory left this log when it last stopped.
+    pub(crate) fn left_at(&self, log: LogId) -> Option<Hash> {
+        self.resumable.filter(|(left, _)| *left == log).map(|(_, head)| head)
+    }
+
     /// A peer shows an own head that this replica does not have: the data directory is a copy, or an
     /// old one. What was written there stays a log like any other's; writing goes on in a new epoch.
-    pub(crate) fn own_head_elsewhere(&mut self) {
+    pub(crate) fn head_elsewhere<S>(&mut self, parts: &mut Parts<'_, S>) {
         if !plant::is(Plant::ReuseEpoch) {
-            self.rotate();
+            self.rotate(parts);
         }
     }
 
-    /// As [`Self::own_head_elsewhere`], but the peer has only said so. Better an epoch too many than a
+    /// As [`Self::head_elsewhere`], but the peer has only said so. Better an epoch too many than a
     /// fork; but no peer can make us open one after the other.
-    pub(crate) fn own_head_claimed(&mut self, peer: DeviceId) {
+    pub(crate) fn head_claimed<S>(&mut self, peer: DeviceId, parts: &mut Parts<'_, S>) {
         if self.alarmed.insert(peer) && !plant::is(Plant::ReuseEpoch) {
-            self.rotate();
+            self.rotate(parts);
         }
     }
 
-    pub(crate) fn own_right(&self) -> Option<&Right> {
-        self.roster.member(&self.me).and_then(|member| self.roster.right(&member.grant))
+    /// What this device may write, by the grant that its headers cite.
+    pub(crate) fn right<'a>(&self, roster: &'a Roster) -> Option<&'a Right> {
+        roster.member(&self.me).and_then(|member| roster.right(&member.grant))
     }
 
     /// Whether this device may write anything.
-    pub(crate) fn may_write(&self) -> bool {
-        self.own_right().is_some_and(|right| right.role >= Role::Writer)
+    pub(crate) fn may_write(&self, roster: &Roster) -> bool {
+        self.right(roster).is_some_and(|right| right.role >= Role::Writer)
+    }
+
+    /// Follows a stamp of another author's.
+    pub(crate) fn observe(&mut self, stamp: Hlc, now: Now) {
+        self.clock.observe(stamp, now);
+    }
+
+    /// The stamp of the next commit on this branch.
+    pub(crate) fn stamp(&mut self, own: &Branch, now: Now) -> Hlc {
+        self.clock.tick(now, own.stamp())
     }
 
     // ---- taking writes --------------------------------------------------------------------------
 
-    pub(crate) fn enqueue(&mut self, token: Token, changes: Vec<Change>) {
+    /// Takes a transaction in, or refuses it.
+    pub(crate) fn enqueue<S>(
+        &mut self,
+        token: Token,
+        changes: Vec<Change>,
+        parts: &mut Parts<'_, S>,
+    ) {
         let refusal = if self.queue.len() >= MAX_QUEUED_WRITES {
             Some(WriteRefused::Busy)
         } else {
-            self.refusal(&changes)
+            self.refusal(&changes, parts)
         };
         match refusal {
-            Some(refusal) => self.fx.push(Output::WriteRefused(token, refusal)),
+            Some(refusal) => parts.fx.push(Output::WriteRefused(token, refusal)),
             None => self.queue.push_back((token, changes)),
         }
     }
 
-    fn refusal(&self, changes: &[Change]) -> Option<WriteRefused> {
-        if self.roster.revocation(&self.me).is_some() {
+    fn refusal<S>(&self, changes: &[Change], parts: &Parts<'_, S>) -> Option<WriteRefused> {
+        if parts.roster.revocation(&self.me).is_some() {
             return Some(WriteRefused::NotAllowed("it was revoked, or left the swarm"));
         }
-        let Some(member) = self.roster.member(&self.me) else {
+        let Some(member) = parts.roster.member(&self.me) else {
             return Some(WriteRefused::NotAllowed("it is no member"));
         };
         if member.role < Role::Writer {
             return Some(WriteRefused::NotAllowed("it is a reader"));
         }
-        let Some(right) = self.roster.right(&member.grant) else {
+        let Some(right) = parts.roster.right(&member.grant) else {
             return Some(WriteRefused::NotAllowed("it has no grant"));
         };
         if changes.is_empty() || changes.len() > MAX_TX_OPS {
@@ -174,12 +275,12 @@ impl<S: Store> Replica<S> {
             return Some(WriteRefused::Invalid(text));
         }
         let conditional = changes.iter().any(|change| change.condition.is_some());
-        if conditional && !self.complete && !plant::is(Plant::JudgeEarly) {
+        if conditional && !parts.complete && !plant::is(Plant::JudgeEarly) {
             return Some(WriteRefused::CatchingUp);
         }
         // Logs that are not here cannot be written again: one more would push the oldest out of the swarm.
-        let elsewhere = self.resumable.is_some() && !self.complete;
-        if elsewhere && self.logs.epochs(self.me).len() + 2 > MAX_LOGS_PER_AUTHOR {
+        let elsewhere = self.resumable.is_some() && !parts.complete;
+        if elsewhere && parts.logs.epochs(self.me).len() + 2 > MAX_LOGS_PER_AUTHOR {
             return Some(WriteRefused::CatchingUp);
         }
         None
@@ -200,12 +301,16 @@ impl<S: Store> Replica<S> {
         })
     }
 
-    /// Signs one group of queued writes as one commit.
-    pub(crate) fn commit(&mut self, now: Now) -> Result<(), Fault> {
-        self.prepare_log(now);
-        self.logs.refresh();
-        let own = self.writing();
-        let hlc = self.clock.tick(now, own.stamp());
+    /// Signs one group of queued writes as one commit; `None` if nothing is left to be written.
+    pub(crate) fn commit<S: Store>(
+        &mut self,
+        now: Now,
+        parts: &mut Parts<'_, S>,
+    ) -> Result<Option<Committed>, Fault> {
+        self.prepare_log(now, parts);
+        parts.logs.refresh();
+        let own = self.branch(parts.logs);
+        let hlc = self.stamp(&own, now);
         let mut group = Group::default();
         while let Some((token, changes)) = self.queue.front() {
             let bytes: usize = changes.iter().map(size_hint).sum();
@@ -215,265 +320,106 @@ impl<S: Store> Replica<S> {
             let token = *token;
             let changes = self.queue.pop_front().map(|(_, changes)| changes).unwrap_or_default();
             // Rights may have changed while it waited.
-            if let Some(refused) = self.refusal(&changes) {
-                self.fx.push(Output::WriteRefused(token, refused));
+            if let Some(refused) = self.refusal(&changes, parts) {
+                parts.fx.push(Output::WriteRefused(token, refused));
                 continue;
             }
-            match self.plan(&group, &own, hlc, changes, now) {
+            match plan(&group, &own, hlc, changes, now, parts) {
                 Ok(Ok(slots)) => group.take(token, bytes, slots),
-                Ok(Err(refused)) => self.fx.push(Output::WriteRefused(token, refused)),
+                Ok(Err(refused)) => parts.fx.push(Output::WriteRefused(token, refused)),
                 Err(broken) => {
                     group.tokens.push((token, 0));
-                    return self.refuse(group.tokens, &WriteRefused::Damaged, Err(broken));
+                    return refuse(group.tokens, &WriteRefused::Damaged, Err(broken), parts.fx);
                 }
             }
         }
         if group.slots.is_empty() {
-            return Ok(());
+            return Ok(None);
         }
-        let mut names = match self.sign(own, hlc, group.slots) {
-            Ok(Some(names)) => names.into_iter(),
+        match self.sign(own, hlc, group.slots, parts) {
+            Ok(Some(signed)) => Ok(Some(Committed { signed, tokens: group.tokens })),
             Ok(None) => {
                 let refused = WriteRefused::NotAllowed("it would go over its quota");
-                return self.refuse(group.tokens, &refused, Ok(()));
+                refuse(group.tokens, &refused, Ok(()), parts.fx)
             }
-            Err(broken) => return self.refuse(group.tokens, &WriteRefused::Damaged, Err(broken)),
-        };
-        for (token, ops) in group.tokens {
-            self.fx.push(Output::Written(token, names.by_ref().take(ops).collect()));
+            Err(broken) => refuse(group.tokens, &WriteRefused::Damaged, Err(broken), parts.fx),
         }
-        Ok(())
     }
 
-    fn refuse(
-        &mut self,
-        tokens: Vec<(Token, usize)>,
-        refused: &WriteRefused,
-        result: Result<(), StoreError>,
-    ) -> Result<(), Fault> {
-        for (token, _) in tokens {
-            self.fx.push(Output::WriteRefused(token, refused.clone()));
-        }
-        Ok(result?)
-    }
-
-    /// Signs slots as the own log's next commit, keeps and spreads it; returns their names, or `None` if they
-    /// exceed the quota.
-    pub(crate) fn sign(
-        &mut self,
+    /// Signs slots as the own log's next commit; `None` if they exceed the quota.
+    pub(crate) fn sign<S: Store>(
+        &self,
         own: Branch,
         hlc: Hlc,
         slots: Vec<(Slot, Bytes)>,
-    ) -> Result<Option<Vec<Version>>, StoreError> {
-        let Advanced::By(mut change) = own.advance(&slots, &self.store)? else {
+        parts: &mut Parts<'_, S>,
+    ) -> Result<Option<Signed>, StoreError> {
+        let Advanced::By(mut change) = own.advance(&slots, parts.store)? else {
             return Ok(None);
         };
         let names = std::mem::take(&mut change.names);
         let (count, totals) = (slots.len(), change.totals());
-        let header = commit::next_header(&own, &self.roster, &self.me, hlc, count, totals);
-        let max = self.own_right().and_then(|right| right.max_bytes);
+        let header = commit::next_header(&own, parts.roster, &self.me, hlc, count, totals);
+        let max = self.right(parts.roster).and_then(|right| right.max_bytes);
         if max.is_some_and(|max| header.live_bytes > max) {
             return Ok(None);
         }
         let commit = commit::sign(&self.key, header, slots);
-        self.fx.counters.commits_signed += 1;
-        self.advance_head(own, &commit, *change);
-        self.fx.push(Output::Publish(announce(&commit)));
-        Ok(Some(names))
-    }
-
-    fn plan(
-        &self,
-        group: &Group,
-        own: &Branch,
-        hlc: Hlc,
-        changes: Vec<Change>,
-        now: Now,
-    ) -> Result<Result<Vec<(Slot, Bytes)>, WriteRefused>, StoreError> {
-        let mut slots: Vec<(Slot, Bytes)> = Vec::with_capacity(changes.len());
-        for change in changes {
-            let view = self.view(&change.cell)?;
-            let mine = group.slots.iter().chain(&slots).rev().map(|(slot, _)| slot);
-            let pending = mine.into_iter().find(|slot| slot.op.cell == change.cell);
-            if let Some(condition) = &change.condition
-                && !holds(condition, &view, pending, now.wall)
-            {
-                let there = view.values(now.wall).map(|seen| seen.version).collect();
-                return Ok(Err(WriteRefused::Condition(there)));
-            }
-            let seq = own.seq() + (group.slots.len() + slots.len()) as u64 + 1;
-            let replaced = pending.or_else(|| view.own(&own.id.log));
-            let op = match write(change, &view, own.id.log, seq, replaced, now.wall) {
-                Ok(op) => op,
-                Err(refused) => return Ok(Err(refused)),
-            };
-            let bytes = Bytes(codec::encode(&op));
-            slots.push((Slot { log: own.id.log, seq, hlc, op, size: bytes.len() }, bytes));
-        }
-        Ok(Ok(slots))
+        parts.fx.counters.commits_signed += 1;
+        Ok(Some(Signed { branch: own, commit, change: *change, names }))
     }
 }
 
-/// The operation that a change comes to over what is there. `replaced`: the own log's slot on the cell, also
-/// one that waits in the same group.
-fn write(
-    change: Change,
-    view: &View,
-    own: LogId,
-    seq: u64,
-    replaced: Option<&Slot>,
-    wall: u64,
-) -> Result<Op, WriteRefused> {
-    let too_many = |_| {
-        let text = format!("more than {MAX_CTX} logs have written to this key: delete it first");
-        WriteRefused::Invalid(text)
-    };
-    let adds = matches!(change.edit, Edit::Add(_));
-    let ctx = view.context(&own, replaced, adds).map_err(too_many)?;
-    let mut counted = view.counted(wall);
-    let mut taken = view.taken();
-    if let Some(slot) = replaced {
-        taken.join(&slot.op.took);
-        if let Body::Counter(parts) = &slot.op.body {
-            counted.join(parts);
-        }
+impl<S: Store> Parts<'_, S> {
+    fn view(&self, cell: &Cell) -> Result<View, StoreError> {
+        let heads = self.logs.heads();
+        Ok(View::merge(&self.store.slots(&cell.index_key())?, |branch| heads.of(branch))?)
     }
-    let numbers = numbers(view, replaced);
-    let (body, took) = match change.edit {
-        Edit::Add(amount) => {
-            let (parts, adopted) = added(amount, view, own, seq, replaced, &taken, wall)?;
-            let mut carried = Parts::default();
-            carried.join(replaced.map_or(&[][..], |slot| &slot.op.took));
-            // A number that this write overwrites and does not adopt is gone, also where it was adopted.
-            carried
-                .join(&numbers.into_iter().filter(|n| Some(n.id()) != adopted).collect::<Vec<_>>());
-            (Body::Counter(parts), carried)
-        }
-        edit => {
-            taken.join_all(&counted);
-            taken.join(&numbers);
-            let body = match edit {
-                Edit::Put(value) => Body::Put(value),
-                _ => Body::Delete,
-            };
-            (body, taken)
-        }
-    };
-    let took = took.bounded(&counted).to_vec();
-    if took.len() > MAX_PARTS {
-        let text = format!("more than {MAX_PARTS} devices and runs have added to this counter");
-        return Err(WriteRefused::Invalid(text));
-    }
-    Ok(Op { cell: change.cell, body, ctx, took, expires_at: change.expires_at })
 }
 
-/// The whole numbers among the values on the cell, each as the part that a counter which adopts it begins
-/// with.
-fn numbers(view: &View, replaced: Option<&Slot>) -> Vec<Part> {
-    let slots = view.seen().map(|seen| &seen.slot).chain(replaced);
-    let number = |slot: &Slot| match &slot.op.body {
-        Body::Put(value) => decimal(value).map(|n| adopted(slot, n)),
-        _ => None,
-    };
-    slots.filter_map(number).collect()
-}
-
-fn adopted(slot: &Slot, number: i64) -> Part {
-    part(PartId { log: slot.log, first_seq: slot.seq }, i128::from(number), (0, 0))
-}
-
-/// The own log's parts once `amount` is added: what was taken away is dropped, the own part grows or a new
-/// one begins, and a whole number that is shown is adopted as a part named by the write that set it (returned
-/// as well).
-fn added(
-    amount: i64,
-    view: &View,
-    own: LogId,
-    seq: u64,
-    replaced: Option<&Slot>,
-    taken: &Parts,
-    wall: u64,
-) -> Result<(Vec<Part>, Option<PartId>), WriteRefused> {
-    let mut parts = Parts::default();
-    if let Some(Slot { op: Op { body: Body::Counter(theirs), .. }, .. }) = replaced {
-        parts.join(theirs);
+fn refuse(
+    tokens: Vec<(Token, usize)>,
+    refused: &WriteRefused,
+    result: Result<(), StoreError>,
+    fx: &mut Effects,
+) -> Result<Option<Committed>, Fault> {
+    for (token, _) in tokens {
+        fx.push(Output::WriteRefused(token, refused.clone()));
     }
-    parts.retain(|part| !taken.covers(part));
-    // A pending own write stands over what is shown.
-    let pending = replaced.filter(|own| view.seen().all(|seen| seen.slot.hlc < own.hlc));
-    let shown = pending.or_else(|| view.values(wall).next().map(|seen| &seen.slot));
-    let value = shown.filter(|slot| !slot.expired(wall)).and_then(|slot| match &slot.op.body {
-        Body::Put(value) => Some((slot, value)),
-        _ => None,
-    });
-    let mut from = None;
-    if let Some((slot, value)) = value {
-        let Some(number) = decimal(value) else {
-            let text = "what the key holds is no whole number: nothing can be added to it";
-            return Err(WriteRefused::Invalid(text.to_owned()));
+    result?;
+    Ok(None)
+}
+
+/// The slots that a transaction comes to, after those that the group has already.
+fn plan<S: Store>(
+    group: &Group,
+    own: &Branch,
+    hlc: Hlc,
+    changes: Vec<Change>,
+    now: Now,
+    parts: &Parts<'_, S>,
+) -> Result<Result<Vec<(Slot, Bytes)>, WriteRefused>, StoreError> {
+    let mut slots: Vec<(Slot, Bytes)> = Vec::with_capacity(changes.len());
+    for change in changes {
+        let view = parts.view(&change.cell)?;
+        let mine = group.slots.iter().chain(&slots).rev().map(|(slot, _)| slot);
+        let pending = mine.into_iter().find(|slot| slot.op.cell == change.cell);
+        if let Some(condition) = &change.condition
+            && !holds(condition, &view, pending, now.wall)
+        {
+            let there = view.values(now.wall).map(|seen| seen.version).collect();
+            return Ok(Err(WriteRefused::Condition(there)));
+        }
+        let seq = own.seq() + (group.slots.len() + slots.len()) as u64 + 1;
+        let replaced = pending.or_else(|| view.own(&own.id.log));
+        let op = match write(change, &view, own.id.log, seq, replaced, now.wall) {
+            Ok(op) => op,
+            Err(refused) => return Ok(Err(refused)),
         };
-        let part = adopted(slot, number);
-        from = Some(part.id());
-        parts.join(&[part]);
+        let bytes = Bytes(codec::encode(&op));
+        slots.push((Slot { log: own.id.log, seq, hlc, op, size: bytes.len() }, bytes));
     }
-    let mine = parts.to_vec().into_iter().find(|part| part.log == own && Some(part.id()) != from);
-    let id = mine.map_or(PartId { log: own, first_seq: seq }, |part| part.id());
-    let grown = part(id, i128::from(amount), parts.of(&id));
-    if grown.up.0 >= MAX_AMOUNT || grown.down.0 >= MAX_AMOUNT {
-        return Err(WriteRefused::Invalid("the counter is full".to_owned()));
-    }
-    parts.set(&grown);
-    if parts.len() > MAX_PARTS {
-        return Err(WriteRefused::Invalid("the counter has too many parts".to_owned()));
-    }
-    Ok((parts.to_vec(), from))
-}
-
-fn part(id: PartId, amount: i128, (up, down): (u128, u128)) -> Part {
-    let size = amount.unsigned_abs();
-    let (more, less) = if amount < 0 { (0, size) } else { (size, 0) };
-    Part { log: id.log, first_seq: id.first_seq, up: Amount(up + more), down: Amount(down + less) }
-}
-
-fn value_of(change: &Change) -> Option<&[u8]> {
-    match &change.edit {
-        Edit::Put(value) => Some(value),
-        Edit::Delete | Edit::Add(_) => None,
-    }
-}
-
-fn size_hint(change: &Change) -> usize {
-    change.cell.key.len() + value_of(change).map_or(0, <[u8]>::len) + 32
-}
-
-fn holds(condition: &Condition, view: &View, pending: Option<&Slot>, wall: u64) -> bool {
-    match (condition, pending) {
-        (Condition::Absent, Some(slot)) => slot.op.body == Body::Delete,
-        (Condition::Absent, None) => view.shown(wall) == Shown::Absent,
-        (Condition::Values(_), Some(_)) => false,
-        (Condition::Values(wanted), None) => {
-            let mut there: Vec<Version> = view.values(wall).map(|seen| seen.version).collect();
-            let mut wanted = wanted.clone();
-            there.sort_unstable();
-            wanted.sort_unstable();
-            there == wanted
-        }
-    }
-}
-
-/// A commit small enough travels whole; of a larger one only the header does.
-fn announce(commit: &VerifiedCommit) -> Vec<u8> {
-    let small_values = commit.slots().iter().all(|(slot, _)| match &slot.op.body {
-        Body::Put(value) => value.len() <= MAX_GOSSIP_VALUE,
-        _ => true,
-    });
-    if small_values && commit.ops_bytes() <= GROUP_BYTES + GROUP_BYTES / 8 {
-        let whole = message::encode(&Gossip::Commit(Bytes(commit.encode())));
-        if whole.len() <= MAX_GOSSIP {
-            return whole;
-        }
-    }
-    message::encode(&Gossip::Announce(commit.header().bytes().clone()))
+    Ok(Ok(slots))
 }
 
 /// Local writes on their way into one commit.

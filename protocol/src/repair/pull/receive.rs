@@ -53,7 +53,7 @@ impl Pull {
         if cold || is_superfluous(&header, replica)? {
             return Ok(());
         }
-        if replica.own == start.log {
+        if replica.writer.log() == start.log {
             replica.own_head_elsewhere();
         }
         let Some(id) = self.target(start, &header, replica) else {
@@ -338,7 +338,7 @@ impl Pull {
         }
         writes.extend(replica.logs.record(id, |branch| {
             // An own log that others gave back is not written on: somewhere there may be more of it.
-            if branch.state == BranchState::Live && branch.id.log == replica.own && whole {
+            if branch.state == BranchState::Live && branch.id.log == replica.writer.log() && whole {
                 branch.state = BranchState::Closed;
             }
         }));
