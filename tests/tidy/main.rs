@@ -160,3 +160,21 @@ fn nothing_names_a_path_outside_the_repository() {
         found.into_iter().filter(names).map(|path| path.display().to_string()).collect();
     report(&faults);
 }
+
+#[test]
+fn files_that_the_documents_name_are_there() {
+    let mut found = Vec::new();
+    walk(&root().join("docs"), &mut found);
+    let mut faults = Vec::new();
+    for document in found.into_iter().filter(|path| path.extension().is_some_and(|e| e == "md")) {
+        let text = fs::read_to_string(&document).expect("documents are text");
+        // Every second part stands between marks for code.
+        for name in text.split('`').skip(1).step_by(2) {
+            let ours = ["protocol/", "node/", "cli/", "tests/"].iter().any(|s| name.starts_with(s));
+            if ours && !name.contains(char::is_whitespace) && !root().join(name).exists() {
+                faults.push(format!("{}: {name}", document.display()));
+            }
+        }
+    }
+    report(&faults);
+}
