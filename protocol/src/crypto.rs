@@ -40,6 +40,8 @@ pub enum Domain {
     Digest,
     /// A head's hash cut short in a digest.
     DigestEntry,
+    /// A slot's name, and a block of such names, where live sets are compared.
+    LiveSet,
     /// A roster as a set.
     Roster,
     /// Proof of knowing a ticket's secret.
@@ -49,7 +51,7 @@ pub enum Domain {
 }
 
 impl Domain {
-    const ALL: [Self; 15] = [
+    const ALL: [Self; 16] = [
         Self::Commit,
         Self::Header,
         Self::Ops,
@@ -62,6 +64,7 @@ impl Domain {
         Self::StatementName,
         Self::Digest,
         Self::DigestEntry,
+        Self::LiveSet,
         Self::Roster,
         Self::Ticket,
         Self::CheckWords,
@@ -81,6 +84,7 @@ impl Domain {
             Self::StatementName => "swarmkv 1 statement name",
             Self::Digest => "swarmkv 1 digest",
             Self::DigestEntry => "swarmkv 1 digest entry",
+            Self::LiveSet => "swarmkv 1 live set",
             Self::Roster => "swarmkv 1 roster",
             Self::Ticket => "swarmkv 1 ticket",
             Self::CheckWords => "swarmkv 1 check words",

@@ -40,6 +40,6 @@ pub mod store;
 pub mod time;
 
 pub use engine::timers as timer;
-pub use log::{commit, digest, live_root};
+pub use log::{commit, digest, live_root, live_set};
 pub use model::{op, view};
 pub use roster::ticket;

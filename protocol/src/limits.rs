@@ -43,6 +43,21 @@ pub const MAX_GOSSIP_VALUE: usize = 16 * 1024;
 pub const CHUNK_BYTES: usize = 128 * 1024;
 /// Slots in one repair frame.
 pub const CHUNK_SLOTS: usize = 4096;
+/// Slots under one sum where live sets are compared, and bytes of their operations, unless one slot alone is
+/// larger.
+pub const BLOCK_SLOTS: usize = 64;
+/// See [`BLOCK_SLOTS`].
+pub const BLOCK_BYTES: usize = 16 * 1024;
+/// Such sums in one frame.
+pub const SUMS: usize = 64;
+/// Names of slots in one frame where live sets are compared, and slots asked for in one.
+pub const NAMES: usize = 4096;
+/// Bytes of operations read for such a frame, unless one slot alone is larger.
+pub const NAMES_BYTES: usize = 1 << 20;
+/// Ranges of a log that are asked for in one frame.
+pub const RANGES: usize = 256;
+/// Ranges of one log noted as differing; those beyond are noted as one.
+pub const MAX_DIFFERING: usize = 65_536;
 /// Largest repair frame.
 pub const MAX_FRAME: usize = 1280 * 1024;
 /// Entries of a digest in one frame; more are told in several.
@@ -180,6 +195,8 @@ pub const SCRUB_REST_MS: u64 = 3_600_000;
 /// Pause before introducing ourselves to one peer again, in milliseconds.
 pub const INTRODUCE_EVERY_MS: u64 = 5_000;
 
+const _: () = assert!(SUMS * BLOCK_SLOTS <= NAMES && SUMS * BLOCK_BYTES <= NAMES_BYTES);
+const _: () = assert!(NAMES * 24 + RANGES * 24 + 64 <= MAX_FRAME);
 const _: () = assert!(MAX_OP + 4096 <= MAX_FRAME);
 const _: () = assert!(MAX_REVOKE + 64 <= MAX_GOSSIP && MAX_REVOKE < MAX_STATEMENT_BYTES);
 const _: () = assert!(MAX_CUTS * (MAX_HEADER + 8) + MAX_TIPS * 40 + 256 <= MAX_REVOKE);

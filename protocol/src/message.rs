@@ -7,6 +7,7 @@ use crate::id::{DeviceId, Hash, Hash8, LogId};
 use crate::io::Fault;
 use crate::limits::VERSION;
 use crate::log::digest::{DigestKey, Entry};
+use crate::log::live_set::{Block, Named, Range};
 use crate::model::slot::RawSlot;
 use crate::time::Hlc;
 
@@ -91,6 +92,12 @@ pub enum Repair {
     Start(Start),
     /// Server: slots, ascending.
     Slots(Vec<SlotRecord>),
+    /// Server: of the log begun, sums over the slots that follow those summed before.
+    Sums(Sums),
+    /// Initiator, when all sums are there or names have come: what it lacks, and what else differs.
+    Ask(Ask),
+    /// Server, after the slots that were asked for: the names of those in the ranges asked for.
+    Names(Names),
     /// Server: the log's slots are all sent; this signed header proves them.
     End(Bytes),
     /// Server: all sent.
@@ -188,11 +195,43 @@ pub struct Start {
     pub linked: bool,
     /// Slots sent are greater than this: what the receiver said it has or has staged.
     pub from: u64,
+    /// Whether the live sets are compared first: sums follow, and only what differs is sent.
+    pub compare: bool,
     /// The server's newest signed header now: bounds what the receiver must set aside. A log that grows
     /// beyond that while it is sent is started again from where it is.
     pub header: Bytes,
 }
-tuple_codec!(Start { log, base, linked, from, header });
+tuple_codec!(Start { log, base, linked, from, compare, header });
+
+/// See [`Repair::Sums`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sums {
+    /// Blocks, ascending.
+    pub blocks: Vec<Block>,
+    /// Whether these were the last.
+    pub last: bool,
+}
+tuple_codec!(Sums { blocks, last });
+
+/// See [`Repair::Ask`]. If it names no range, the rest of the log follows the slots that it wants.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ask {
+    /// Places of the slots to send, ascending.
+    pub wanted: Vec<u64>,
+    /// Ranges whose slots are to be named then, ascending, apart from each other.
+    pub ranges: Vec<Range>,
+}
+tuple_codec!(Ask { wanted, ranges });
+
+/// See [`Repair::Names`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Names {
+    /// All live slots of the ranges asked for, ascending, as far as `upto`.
+    pub names: Vec<Named>,
+    /// How far that is; the rest is to be asked for again.
+    pub upto: u64,
+}
+tuple_codec!(Names { names, upto });
 
 /// A slot on the wire; its log is that of the [`Start`] before it.
 #[derive(Clone, Debug, PartialEq, Eq)]

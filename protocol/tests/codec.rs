@@ -5,8 +5,10 @@ use swarmkv_protocol::codec::{self, Bytes};
 use swarmkv_protocol::commit::Header;
 use swarmkv_protocol::digest::{DigestKey, Entry};
 use swarmkv_protocol::id::{DeviceId, Hash, Hash8, LogId, SwarmId, Version};
+use swarmkv_protocol::live_set::{Block, Named, Range};
 use swarmkv_protocol::message::{
-    self, Completeness, Digest, Gossip, Plan, Planned, Repair, SlotRecord, Start, Statements, Then,
+    self, Ask, Completeness, Digest, Gossip, Names, Plan, Planned, Repair, SlotRecord, Start,
+    Statements, Sums, Then,
 };
 use swarmkv_protocol::model::cell::{Cell, Tag};
 use swarmkv_protocol::model::counter::{Amount, Part};
@@ -93,7 +95,12 @@ fn entry() -> impl Strategy<Value = Entry> {
         head: v.hash,
         staged,
         refused: refused.then_some(v.hash),
+        compare: staged % 2 == 0,
     })
+}
+
+fn named() -> impl Strategy<Value = Named> {
+    any::<(u64, [u8; 8])>().prop_map(|(seq, name)| Named { seq, name: Hash8::new(name) })
 }
 
 fn repair() -> impl Strategy<Value = Repair> {
@@ -131,8 +138,20 @@ fn repair() -> impl Strategy<Value = Repair> {
             .prop_map(|(complete, logs)| Repair::Plan(Plan { complete, logs })),
         prop::collection::vec(any::<u32>(), 0..4).prop_map(Repair::Except),
         (version(), any::<bool>(), bytes()).prop_map(|(v, linked, header)| {
-            Repair::Start(Start { log: v.log, base: v.hash, linked, from: v.seq, header })
+            let (log, base, from, compare) = (v.log, v.hash, v.seq, v.seq % 2 == 0);
+            Repair::Start(Start { log, base, linked, from, compare, header })
         }),
+        (prop::collection::vec(named(), 0..4), any::<bool>()).prop_map(|(named, last)| {
+            let block = |n: &Named| Block { upto: n.seq, sum: n.name };
+            Repair::Sums(Sums { blocks: named.iter().map(block).collect(), last })
+        }),
+        prop::collection::vec(any::<(u64, u64)>(), 0..4).prop_map(|pairs| {
+            let wanted = pairs.iter().map(|pair| pair.0).collect();
+            let ranges = pairs.into_iter().map(|(after, upto)| Range { after, upto }).collect();
+            Repair::Ask(Ask { wanted, ranges })
+        }),
+        (prop::collection::vec(named(), 0..4), any::<u64>())
+            .prop_map(|(names, upto)| Repair::Names(Names { names, upto })),
         prop::collection::vec(record, 0..4).prop_map(Repair::Slots),
         bytes().prop_map(Repair::End),
         Just(Repair::Done),

@@ -67,7 +67,8 @@ fn serve(swarm: &mut Swarm, log: &Falling, base: Option<&Bytes>) {
     let from = u64::from(base.is_some());
     let short = |base: &Bytes| key.expect("a digest").short(&head(base));
     let base = base.map_or(Hash8::default(), short);
-    let start = Start { log: id, base, linked: true, from, header: header.clone() };
+    let (compare, header2) = (false, header.clone());
+    let start = Start { log: id, base, linked: true, from, compare, header: header2 };
     swarm.say(LINKED, session, &Repair::Start(start));
     let slots = log.slots.iter().filter(|slot| slot.seq > from).cloned().collect();
     swarm.say(LINKED, session, &Repair::Slots(slots));

@@ -86,7 +86,7 @@ fn a_log_that_a_peer_has_begun_to_send_goes_on_by_gossip() {
     let plan = Planned { log: claim.log, seq: 2, head, slots: 1 };
     let (session, key) = planned(&mut swarm, vec![plan]);
     let base = key.short(&crypto::hash(Domain::Header, &[&first]));
-    let start = Start { log: claim.log, base, linked: true, from: 1, header };
+    let start = Start { log: claim.log, base, linked: true, from: 1, compare: false, header };
     swarm.say(VICTIM, session, &Repair::Start(start));
     swarm.say(VICTIM, session, &junk(2));
     assert!(swarm.nodes[VICTIM].engine.logs().iter().any(|log| log.staged == 2), "it was taken");
@@ -461,7 +461,8 @@ fn what_a_peer_tells_of_logs_that_nobody_has_is_remembered_within_bounds() {
     for n in 0..told as u64 {
         let log = |i| LogId { author, epoch: n * DIGEST_ENTRIES as u64 + i, shard: 0 };
         let head = Hash8::new([1; 8]);
-        let entry = |i| Entry { log: log(i), seq: 1, head, staged: 0, refused: None };
+        let entry =
+            |i| Entry { log: log(i), seq: 1, head, staged: 0, refused: None, compare: false };
         let digest = message::Digest {
             statements: Vec::new(),
             key: DigestKey::default(),

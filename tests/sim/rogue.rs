@@ -145,7 +145,8 @@ fn twist(rng: &mut Rng, repair: &mut Repair) {
             }
         }
         Repair::End(header) => mangle(rng, &mut header.0),
-        Repair::Start(start) => match rng.below(3) {
+        Repair::Start(start) => match rng.below(4) {
+            3 => start.compare = !start.compare,
             0 => start.from = rng.below(100),
             1 => start.base = Hash8::new(rng.bytes()),
             _ => start.log.epoch ^= 1,
@@ -168,6 +169,7 @@ fn twist(rng: &mut Rng, repair: &mut Repair) {
                     head: Hash8::default(),
                     staged: 0,
                     refused: None,
+                    compare: false,
                 };
                 digest.entries = (0..9_000).map(entry).collect();
             }
@@ -189,6 +191,23 @@ fn twist(rng: &mut Rng, repair: &mut Repair) {
         }
         Repair::Roster(names) => names.reverse(),
         Repair::Except(places) => places.extend([0, u32::MAX]),
+        Repair::Sums(sums) => match rng.below(4) {
+            0 => sums.last = !sums.last,
+            1 => sums.blocks.reverse(),
+            _ => sums.blocks.iter_mut().for_each(|block| block.sum = Hash8::new(rng.bytes())),
+        },
+        Repair::Ask(ask) => match rng.below(4) {
+            0 => ask.ranges.clear(),
+            1 => ask.wanted.clear(),
+            2 => ask.wanted.extend([0, u64::MAX]),
+            _ => ask.ranges.iter_mut().for_each(|range| range.upto += rng.below(9)),
+        },
+        Repair::Names(names) => match rng.below(4) {
+            0 => names.upto = rng.below(100),
+            1 => names.names.reverse(),
+            2 => names.names.truncate(1),
+            _ => names.names.iter_mut().for_each(|named| named.name = Hash8::new(rng.bytes())),
+        },
         Repair::Done | Repair::Same(_) | Repair::TellAll => {}
     }
 }

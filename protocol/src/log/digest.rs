@@ -54,23 +54,28 @@ pub struct Entry {
     pub staged: u64,
     /// Hash of a header whose live root proved wrong here, cut short: not to be offered again.
     pub refused: Option<Hash8>,
+    /// Nothing is proven, but slots of the log are here that its live set can be compared with.
+    pub compare: bool,
 }
-tuple_codec!(Entry { log, seq, head, staged, refused });
+tuple_codec!(Entry { log, seq, head, staged, refused, compare });
 
 impl Entry {
     /// Nothing is there of a log.
     pub(crate) fn nothing(log: LogId) -> Self {
-        Self { log, seq: 0, head: Hash8::default(), staged: 0, refused: None }
+        Self { log, seq: 0, head: Hash8::default(), staged: 0, refused: None, compare: false }
     }
 
     /// How far a branch goes, whether it counts or not.
     pub(crate) fn of(branch: &Branch, key: &DigestKey) -> Self {
+        // What came by comparing has gaps: it is no place to go on from.
+        let gapless = branch.staged.as_ref().filter(|staged| !staged.compared);
         Self {
             log: branch.id.log,
             seq: branch.seq(),
             head: key.short(&branch.head_hash()),
-            staged: branch.staged.as_ref().map_or(0, |staged| staged.upto),
+            staged: gapless.map_or(0, |staged| staged.upto),
             refused: branch.frozen.map(|hash| key.short(&hash)),
+            compare: branch.head.is_none() && branch.staged.is_some() && gapless.is_none(),
         }
     }
 }

@@ -5,6 +5,7 @@ pub mod commit;
 pub mod digest;
 pub mod heads;
 pub mod live_root;
+pub mod live_set;
 pub(crate) mod log_set;
 pub mod rewrite;
 pub mod verify;

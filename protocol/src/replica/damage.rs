@@ -141,7 +141,7 @@ impl<S: Store> Replica<S> {
         let staging = tip.stage(&slots, &self.store)?;
         let mut writes = staging.writes;
         writes.extend(self.logs.record(tip.id, |tip| {
-            tip.staged = Some(Staged { totals: staging.totals, upto: last });
+            tip.staged = Some(Staged { totals: staging.totals, upto: last, compared: false });
         }));
         writes.extend(self.logs.record(id, |branch| branch.chore = Chore::Mend(last)));
         self.fx.persist(writes);

@@ -161,6 +161,11 @@ impl<S: Store> Replica<S> {
                 entries.push(Entry::nothing(log));
             }
         }
+        // What is here of a log, however little it proves, need not be sent again.
+        let here = |log| self.logs.branches(log).any(|b| b.head.is_some() && !b.dropping());
+        for entry in entries.iter_mut().filter(|entry| entry.seq == 0) {
+            entry.compare |= here(entry.log);
+        }
         entries.sort_unstable();
         entries
     }

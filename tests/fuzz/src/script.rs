@@ -329,7 +329,8 @@ impl Twister<'_, '_> {
                 let at = usize::from(self.0.byte()) % header.len().max(1);
                 header.0.iter_mut().skip(at).take(1).for_each(|byte| *byte ^= 1);
             }
-            Repair::Start(start) => match self.0.byte() % 3 {
+            Repair::Start(start) => match self.0.byte() % 4 {
+                3 => start.compare = !start.compare,
                 0 => start.from = number,
                 1 => start.base = Default::default(),
                 _ => start.linked = !start.linked,
@@ -362,6 +363,21 @@ impl Twister<'_, '_> {
             }
             Repair::Plan(plan) => plan.logs.iter_mut().for_each(|planned| planned.seq = number),
             Repair::Except(places) => places.push(self.0.byte().into()),
+            Repair::Sums(sums) => match self.0.byte() % 3 {
+                0 => sums.last = !sums.last,
+                1 => sums.blocks.iter_mut().for_each(|block| block.upto ^= number),
+                _ => sums.blocks.iter_mut().for_each(|block| block.sum = Default::default()),
+            },
+            Repair::Ask(ask) => match self.0.byte() % 3 {
+                0 => ask.ranges.iter_mut().for_each(|range| range.upto = number),
+                1 => ask.wanted.push(number),
+                _ => ask.ranges.clear(),
+            },
+            Repair::Names(names) => match self.0.byte() % 3 {
+                0 => names.upto = number,
+                1 => names.names.iter_mut().for_each(|named| named.seq ^= number),
+                _ => names.names.iter_mut().for_each(|named| named.name = Default::default()),
+            },
             Repair::Hello(_)
             | Repair::Differs(_)
             | Repair::Done

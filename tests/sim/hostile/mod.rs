@@ -4,6 +4,7 @@
 //! `SWARMKV_SIM_HOSTILE_SEED=n` replays one seed, `SWARMKV_SIM_HOSTILE_SEEDS=n` runs that many.
 
 pub mod author;
+mod compare;
 mod plan;
 mod relay;
 

@@ -15,6 +15,7 @@ use swarmkv_protocol::store::Store as _;
 use swarmkv_protocol::time::Hlc;
 
 use super::author::History;
+use super::compare::{self, Compared};
 use crate::rng::Rng;
 use crate::world::World;
 
@@ -37,7 +38,9 @@ pub struct Script {
     /// What this side wants of it, when it opened it.
     pub ask: Option<Ask>,
     queue: VecDeque<(u64, Vec<u8>)>,
-    jobs: Vec<Vec<Vec<u8>>>,
+    /// Frames of the logs that are still to be sent, and what is to be compared after them.
+    jobs: VecDeque<(Vec<Vec<u8>>, Option<Compared>)>,
+    comparing: Option<Compared>,
     waits: bool,
     sent: usize,
     rounds: u64,
@@ -76,7 +79,7 @@ impl Script {
         };
         let ask = (end == 0).then(|| ASKS[rng.index(ASKS.len())]);
         let until = now + rng.below(90_000);
-        let (queue, jobs) = (VecDeque::new(), Vec::new());
+        let (queue, jobs) = (VecDeque::new(), VecDeque::new());
         Self {
             session,
             end,
@@ -84,6 +87,7 @@ impl Script {
             ask,
             queue,
             jobs,
+            comparing: None,
             waits: false,
             sent: 0,
             rounds: 0,
@@ -192,6 +196,14 @@ impl Script {
                 };
                 self.say(rng, now, message::encode(&Repair::Except(places)));
             }
+            Ok(Repair::Sums(sums)) if sums.last || rng.percent(20) => {
+                let frame = compare::ask(rng, sums.blocks.last().map_or(9, |block| block.upto));
+                self.say(rng, now, frame);
+            }
+            Ok(Repair::Names(names)) => {
+                let frame = compare::ask(rng, names.upto);
+                self.say(rng, now, frame);
+            }
             _ => {}
         }
     }
@@ -236,6 +248,17 @@ impl Script {
                 });
                 self.stream(rng, now);
             }
+            Ok(Repair::Ask(ask)) => {
+                let Some(log) = self.comparing.take() else { return };
+                for frame in log.answer(rng, &ask) {
+                    self.say(rng, now, frame);
+                }
+                if ask.ranges.is_empty() {
+                    self.stream(rng, now);
+                } else {
+                    self.comparing = Some(log);
+                }
+            }
             _ => {}
         }
     }
@@ -262,8 +285,12 @@ impl Script {
             if rng.percent(94) {
                 planned.push(plan);
             }
-            let frames = send(rng, log, theirs, truth);
-            self.jobs.push(frames);
+            let compared = rng.percent(25).then(|| Compared::new(log, theirs));
+            let frames = match &compared {
+                Some(compared) => compared.begin(rng),
+                None => send(rng, log, theirs, truth),
+            };
+            self.jobs.push_back((frames, compared));
         }
         let plan = Plan { complete: completeness(rng), logs: planned };
         self.say(rng, now, message::encode(&Repair::Plan(plan)));
@@ -275,8 +302,12 @@ impl Script {
 
     fn stream(&mut self, rng: &mut Rng, now: u64) {
         self.waits = false;
-        for frames in std::mem::take(&mut self.jobs) {
+        while let Some((frames, compared)) = self.jobs.pop_front() {
             frames.into_iter().for_each(|frame| self.say(rng, now, frame));
+            if compared.is_some() && rng.percent(90) {
+                self.comparing = compared;
+                return;
+            }
         }
         if rng.percent(80) {
             self.say(rng, now, message::encode(&Repair::Done));
@@ -289,7 +320,7 @@ fn completeness(rng: &mut Rng) -> Completeness {
 }
 
 fn nothing(log: LogId) -> Entry {
-    Entry { log, seq: 0, head: Hash8::default(), staged: 0, refused: None }
+    Entry { log, seq: 0, head: Hash8::default(), staged: 0, refused: None, compare: false }
 }
 
 fn hello(rng: &mut Rng, truth: &Truth) -> Vec<u8> {
@@ -335,7 +366,9 @@ fn lies(rng: &mut Rng, truth: &Truth) -> Vec<Entry> {
 fn any(rng: &mut Rng, truth: &Truth) -> Vec<u8> {
     let log = truth.logs.get(rng.index(truth.logs.len().max(1)));
     let header = log.map(|log| log.header.clone()).unwrap_or_default();
-    match rng.below(9) {
+    match rng.below(11) {
+        8 => compare::ask(rng, 40),
+        9 => compare::junk(rng),
         0 => {
             let mut bytes = vec![VERSION; 1];
             bytes.extend((0..rng.below(60)).map(|n| u8::try_from(n).expect("small")));
@@ -356,6 +389,7 @@ fn any(rng: &mut Rng, truth: &Truth) -> Vec<u8> {
                 base,
                 linked,
                 from: rng.below(9),
+                compare: rng.percent(50),
                 header,
             }))
         }
@@ -401,7 +435,8 @@ fn send(rng: &mut Rng, log: &Offered, theirs: &Digest, truth: &Truth) -> Vec<Vec
     let mut end = log.header.clone();
     spoil(rng, log, truth, &mut slots, &mut end);
     let linked = rng.percent(70);
-    let start = Start { log: id, base, linked, from: cursor, header: log.header.clone() };
+    let (from, compare, header) = (cursor, rng.percent(3), log.header.clone());
+    let start = Start { log: id, base, linked, from, compare, header };
     let mut frames = vec![message::encode(&Repair::Start(start))];
     let size = if rng.percent(30) { 1 } else { 50 };
     frames.extend(slots.chunks(size).map(|part| message::encode(&Repair::Slots(part.to_vec()))));

@@ -204,6 +204,7 @@ impl Assault<'_> {
             head: Hash8::new(n.to_be_bytes()),
             staged: 0,
             refused: None,
+            compare: false,
         };
         let digest = |count: u64| {
             let mut entries: Vec<Entry> = (0..count).map(entry).collect();

@@ -3,6 +3,7 @@
 
 pub(crate) mod advance;
 mod record;
+mod stage;
 
 use std::collections::BTreeMap;
 
@@ -62,6 +63,8 @@ pub(crate) struct Staged {
     pub(crate) totals: Totals,
     /// Last sequence number received.
     pub(crate) upto: u64,
+    /// It came by comparing live sets: there may be gaps below.
+    pub(crate) compared: bool,
 }
 
 /// One history of a log.
@@ -98,12 +101,6 @@ pub(crate) struct Branch {
     /// Slots that were live then and were replaced since, with their cells: kept until the next record, so
     /// that a start can take them out of the recorded sums.
     superseded: BTreeMap<u64, Bytes>,
-}
-
-/// The sums and writes of setting slots aside.
-pub(crate) struct Staging {
-    pub(crate) totals: Totals,
-    pub(crate) writes: Vec<Write>,
 }
 
 impl Branch {
@@ -254,35 +251,6 @@ impl Branch {
             Chore::Mend(_) | Chore::Salvage(_) => return,
         };
         self.chore = Chore::Purge(from);
-    }
-
-    /// Works out what setting slots from repair aside changes. A slot replaces an older staged one at
-    /// once; an older shown one stays until the head moves.
-    pub(crate) fn stage(
-        &self,
-        slots: &[(Slot, Bytes)],
-        store: &impl Store,
-    ) -> Result<Staging, StoreError> {
-        let mut totals = self.staged.as_ref().map_or(&self.totals, |s| &s.totals).clone();
-        totals.add_all(slots);
-        let mut writes = Vec::new();
-        let mut latest: BTreeMap<Bytes, &(Slot, Bytes)> = BTreeMap::new();
-        for pair in slots {
-            let cell = pair.0.op.cell.index_key();
-            match latest.insert(cell.clone(), pair) {
-                Some((older, _)) => totals.remove(older),
-                None => {
-                    let below = self.own_slots(&cell, u64::MAX, store)?;
-                    if let Some(live) = below.last() {
-                        totals.remove(&live.open()?);
-                    }
-                    let staged = below.into_iter().filter(|old| old.seq > self.seq());
-                    writes.extend(staged.map(|old| self.remove(&cell, old.seq)));
-                }
-            }
-        }
-        writes.extend(latest.into_values().map(|(slot, bytes)| self.keep(slot, bytes.clone())));
-        Ok(Staging { totals, writes })
     }
 
     /// Moves the head to a header that proves what is staged; the caller keeps the record.

@@ -33,7 +33,7 @@ impl Sums {
 struct Record {
     head: Option<Bytes>,
     sums: Sums,
-    staged: Option<(Sums, u64)>,
+    staged: Option<(Sums, u64, bool)>,
     chore: Chore,
     frozen: Option<Hash>,
     forked: bool,
@@ -69,7 +69,9 @@ impl Branch {
         let header = |b: &Bytes| VerifiedHeader::from_store(b).map_err(|e| damaged(e.to_string()));
         let head = record.head.as_ref().map(header).transpose()?;
         let staged = match &record.staged {
-            Some((sums, upto)) => Some(Staged { totals: sums.open()?, upto: *upto }),
+            Some((sums, upto, compared)) => {
+                Some(Staged { totals: sums.open()?, upto: *upto, compared: *compared })
+            }
             None => None,
         };
         let mut branch = Self {
@@ -146,7 +148,7 @@ impl Branch {
         let record = Record {
             head: self.head.as_ref().map(|head| head.bytes().clone()),
             sums: Sums::from(&self.totals),
-            staged: self.staged.as_ref().map(|s| (Sums::from(&s.totals), s.upto)),
+            staged: self.staged.as_ref().map(|s| (Sums::from(&s.totals), s.upto, s.compared)),
             chore: self.chore,
             frozen: self.frozen,
             forked: self.forked,

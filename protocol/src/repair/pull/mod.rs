@@ -1,5 +1,6 @@
 //! The pulling side: asks, sets aside what arrives, and moves a log's head when it is proven.
 
+mod comparing;
 mod receive;
 mod receiving;
 
@@ -266,6 +267,12 @@ impl Pull {
                 self.start_log(&start, now, cooldown, replica)?;
             }
             (Phase::Streaming, Repair::Slots(slots)) => self.slots(slots, now, replica)?,
+            (Phase::Streaming, Repair::Sums(sums)) => {
+                self.sums(&sums, bytes.len() as u64, now, replica)?;
+            }
+            (Phase::Streaming, Repair::Names(names)) => {
+                self.names(&names, bytes.len() as u64, now, replica)?;
+            }
             (Phase::Streaming, Repair::End(end)) => self.end_log(&end, now, cooldown, replica)?,
             (Phase::Streaming, Repair::Done) if self.plan.is_some() => return Ok(Pulled::Done),
             _ => return Err(self.nonsense("message out of turn")),

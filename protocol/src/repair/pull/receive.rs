@@ -1,7 +1,7 @@
 //! One log arriving: accepted or passed over, set aside slot by slot, proven by its header or dropped.
 
 use super::super::progress::LOG_BYTES;
-use super::receiving::Receiving;
+use super::receiving::{Comparing, Receiving};
 use super::{PeerCooldown, Pull};
 use crate::codec::Bytes;
 use crate::id::{BranchId, Hash8};
@@ -14,6 +14,7 @@ use crate::log::commit::{SignedHeader, VerifiedHeader};
 use crate::log::verify::admissible_slot;
 use crate::message::{Plan, SlotRecord, Start};
 use crate::model::op::{Op, Slot};
+use crate::model::slot::RawSlot;
 use crate::replica::Replica;
 use crate::replica::comparison::Stands;
 use crate::store::{Store, StoreError, Write};
@@ -101,17 +102,26 @@ impl Pull {
             self.misunderstood = true;
             return None;
         }
-        let cursor = branch.staged.as_ref().map_or_else(|| branch.seq(), |staged| staged.upto);
-        if start.from != cursor {
+        let gapless = branch.staged.as_ref().filter(|staged| !staged.compared);
+        let cursor = match &branch.staged {
+            // Whatever is here is compared, or sent over.
+            _ if start.compare && branch.fetching() => 0,
+            Some(_) => gapless.map_or(0, |staged| staged.upto),
+            None => branch.seq(),
+        };
+        if start.from != cursor || start.compare && !branch.fetching() {
             self.misunderstood = true;
             return None;
         }
-        let (linked, resumed) = (start.linked || branch.head.is_none(), branch.staged.is_some());
+        let linked = start.linked || branch.head.is_none();
+        let resumed = branch.staged.is_some() && !start.compare;
         let expected = claim.live_bytes.saturating_sub(branch.totals.bytes());
         let hold = (LOG_HOLD_MS + expected / SLOW_LINE_BYTES_PER_MS).min(u64::from(u32::MAX));
         replica.receiving.insert(id, (self.session, now.mono + hold));
         let bound = claim.live_bytes.saturating_add(STAGE_SLACK);
-        Some(Receiving { branch: id, upto: cursor, bound, linked, resumed, grant: claim.grant })
+        let comparing = start.compare.then(Comparing::default);
+        let (upto, grant) = (cursor, claim.grant);
+        Some(Receiving { branch: id, upto, bound, linked, resumed, grant, comparing })
     }
 
     pub(super) fn stop_receiving<S>(&mut self, replica: &mut Replica<S>) {
@@ -171,7 +181,7 @@ impl Pull {
             return Err(self.nonsense("chunk of no or too many slots"));
         }
         replica.fx.counters.slots_received += records.len() as u64;
-        let Some(receiving) = self.receiving.clone() else {
+        let Some(mut receiving) = self.receiving.take() else {
             // Of a log that is not wanted: no progress.
             replica.fx.counters.slots_in_vain += records.len() as u64;
             return Ok(());
@@ -181,11 +191,9 @@ impl Pull {
         let mine = replica.receiving.get(&id).is_some_and(|(by, _)| *by == self.session);
         // Another session has taken it over, or its author was revoked in the middle of it.
         let Some(right) = replica.roster.right(&receiving.grant).filter(|_| mine) else {
-            self.receiving = None;
             return Ok(());
         };
         let bytes: u64 = records.iter().map(|record| record.op.len() as u64 + 32).sum();
-        let mut upto = receiving.upto;
         let mut slots = Vec::with_capacity(records.len());
         for SlotRecord { seq, hlc, op: bytes } in records {
             let op = match Op::decode(&id.log, &bytes) {
@@ -193,30 +201,27 @@ impl Pull {
                 Err(bad) if bad.by_all() => return Err(Fault::sender(self.peer, bad)),
                 Err(_) => {
                     // Of a later version: this log is passed over, the others are not held up.
-                    self.stop_receiving(replica);
+                    self.release(&id, replica);
                     return Ok(());
                 }
             };
-            if seq <= upto {
-                return Err(self.nonsense("slots do not ascend"));
+            if !receiving.expects(seq) {
+                return Err(self.nonsense("slots do not ascend, or were not asked for"));
             }
-            upto = seq;
             let slot = Slot { log: id.log, seq, hlc, op, size: bytes.len() };
             admissible_slot(right, &slot).map_err(|bad| Fault::sender(self.peer, bad))?;
             slots.push((slot, bytes));
         }
-        if let Some(receiving) = &mut self.receiving {
-            receiving.upto = upto;
-        }
         self.progress.bytes(now.mono, bytes);
-        self.stage(&receiving, slots, upto, now, replica)
+        self.set_aside(receiving, &[], slots, now, replica)
     }
 
-    fn stage<S: Store>(
+    /// Changes what is set aside of the log that arrives, unless that cannot be gone on with.
+    pub(super) fn set_aside<S: Store>(
         &mut self,
-        receiving: &Receiving,
+        receiving: Receiving,
+        drop: &[RawSlot],
         mut slots: Vec<(Slot, Bytes)>,
-        upto: u64,
         now: Now,
         replica: &mut Replica<S>,
     ) -> Result<(), Fault> {
@@ -227,7 +232,7 @@ impl Pull {
         if slots.iter().any(|(slot, _)| slot.hlc < branch.stamp()) {
             // Stamps never fall within a history, whatever links its headers: the live path stops there, so
             // repair must as well. It is another history, even if it should have everything of ours replaced.
-            self.stop_receiving(replica);
+            self.release(&id, replica);
             replica.proof_failed(id);
             self.misunderstood = true;
             return Ok(());
@@ -236,17 +241,19 @@ impl Pull {
         let head = branch.seq();
         slots.retain(|(slot, _)| slot.seq > head);
         if branch.closed_to_repair() {
-            self.stop_receiving(replica);
+            self.release(&id, replica);
             return Ok(());
         }
-        if slots.is_empty() {
+        if slots.is_empty() && drop.is_empty() {
+            self.receiving = Some(receiving);
             return Ok(());
         }
-        let staging = branch.stage(&slots, &replica.store)?;
+        let staging = branch.restage(drop, &slots, &replica.store)?;
         let too_much = staging.totals.bytes() > receiving.bound;
+        let (upto, compared) = (receiving.upto, receiving.comparing.is_some());
         let mut writes = staging.writes;
         writes.extend(replica.logs.record(id, |branch| {
-            branch.staged = Some(Staged { totals: staging.totals, upto });
+            branch.staged = Some(Staged { totals: staging.totals, upto, compared });
             branch.staged_at = now.mono;
             if too_much {
                 branch.drop_staged();
@@ -254,9 +261,10 @@ impl Pull {
         }));
         replica.fx.persist(writes);
         if too_much {
-            self.stop_receiving(replica);
+            self.release(&id, replica);
             return Err(Fault::nobody(self.peer, "sends more than the log's signed size"));
         }
+        self.receiving = Some(receiving);
         Ok(())
     }
 

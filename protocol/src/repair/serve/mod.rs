@@ -1,17 +1,18 @@
 //! The serving side: compares digests and streams what the other side lacks, smallest log first.
 
+mod sending;
+
 use std::collections::VecDeque;
 
+use self::sending::Sending;
 use crate::codec::Bytes;
-use crate::id::{BranchId, DeviceId, Hash8, LogId};
+use crate::id::{DeviceId, LogId};
 use crate::io::{Fault, Output, SessionId};
-use crate::limits::{
-    CHUNK_BYTES, CHUNK_SLOTS, DIGEST_ENTRIES, MAX_BRANCHES, MAX_LOGS, MAX_STATEMENTS, STAGE_SLACK,
-};
+use crate::limits::{DIGEST_ENTRIES, MAX_BRANCHES, MAX_LOGS, MAX_STATEMENTS};
 use crate::log::branch::Branch;
 use crate::log::commit::VerifiedHeader;
 use crate::log::digest::{self, DigestKey, Entry};
-use crate::message::{self, Digest, Plan, Planned, Repair, SlotRecord, Start, Statements, Then};
+use crate::message::{self, Digest, Plan, Planned, Repair, Statements, Then};
 use crate::replica::Replica;
 use crate::roster::Extent;
 use crate::store::{Store, StoreError};
@@ -37,21 +38,6 @@ pub(crate) struct Heard {
     pub(crate) digest: digest::Digest,
 }
 
-/// A branch being sent.
-#[derive(Debug)]
-struct Sending {
-    branch: BranchId,
-    /// The receiver's proven head that it goes on from; 0: it is sent whole.
-    base: u64,
-    head: Hash8,
-    /// Whether this side knows that the branch goes through that head.
-    linked: bool,
-    /// Sent up to here.
-    cursor: u64,
-    /// The size that was announced; nothing: it is still to be started.
-    announced: Option<u64>,
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     /// Answers requests.
@@ -60,6 +46,8 @@ enum Phase {
     Waiting,
     /// Sends what is planned.
     Streaming,
+    /// Has told of a live set, and waits to hear what of it is wanted.
+    Comparing,
 }
 
 /// One session that serves one peer.
@@ -73,7 +61,9 @@ pub(crate) struct Serve {
     phase: Phase,
     /// The parts of a digest that have come so far.
     entries: Vec<Entry>,
-    /// Bytes of slots sent since they were last asked for.
+    /// Under which names are cut short.
+    key: DigestKey,
+    /// Bytes of slots sent or summed up since they were last asked for.
     sent: u64,
 }
 
@@ -87,6 +77,7 @@ impl Serve {
             sending: VecDeque::new(),
             phase: Phase::Answering,
             entries: Vec::new(),
+            key: DigestKey::default(),
             sent: 0,
         }
     }
@@ -144,7 +135,7 @@ impl Serve {
                 return Err(Fault::nobody(self.peer, "asks on without waiting for the answers"));
             }
             (
-                Phase::Streaming | Phase::Waiting,
+                Phase::Streaming | Phase::Waiting | Phase::Comparing,
                 Repair::Hello(_) | Repair::Roster(_) | Repair::Digest(_),
             ) => {
                 return Err(Fault::nobody(self.peer, "asks on without waiting for the answers"));
@@ -170,6 +161,9 @@ impl Serve {
                     place += 1;
                     places.binary_search(&(place - 1)).is_err()
                 });
+                self.phase = Phase::Streaming;
+            }
+            (Phase::Comparing, Repair::Ask(ask)) if self.asked(&ask) => {
                 self.phase = Phase::Streaming;
             }
             _ => return Err(self.nonsense("request that makes no sense")),
@@ -248,6 +242,7 @@ impl Serve {
         only: &[LogId],
         replica: &Replica<S>,
     ) -> Result<(), Fault> {
+        self.key = *key;
         let mut planned = Vec::new();
         let mut whole_before = None;
         for branch in replica.logs.iter().filter(|branch| branch.shown()) {
@@ -259,7 +254,7 @@ impl Serve {
             let Some(mut sending) = offer(branch, entries, key, replica)? else { continue };
             if sending.base == 0 && whole_before == Some(log) {
                 // What the other side has staged belongs to the history that is sent before this.
-                sending.cursor = 0;
+                sending.start_over();
             }
             if sending.base == 0 {
                 whole_before = Some(log);
@@ -304,60 +299,6 @@ impl Serve {
         }
         Ok(ahead)
     }
-
-    /// Puts the next piece of the stream into the outbox.
-    fn next_chunk<S: Store>(&mut self, replica: &Replica<S>) -> Result<(), StoreError> {
-        loop {
-            let Some(sending) = self.sending.front_mut() else {
-                self.phase = Phase::Answering;
-                self.say(&Repair::Done);
-                return Ok(());
-            };
-            let there = replica.logs.get(&sending.branch).filter(|branch| branch.shown());
-            let Some((branch, head)) = there.and_then(|b| Some((b, b.head.as_ref()?))) else {
-                // Dropped or set aside meanwhile: nothing of it can be proven any more.
-                self.sending.pop_front();
-                continue;
-            };
-            let header = head.bytes().clone();
-            let grown = head.header().live_bytes;
-            if sending.announced.is_none_or(|size| grown > size.saturating_add(STAGE_SLACK / 2)) {
-                sending.announced = Some(grown);
-                let start = Start {
-                    log: branch.id.log,
-                    base: sending.head,
-                    linked: sending.linked,
-                    from: sending.cursor,
-                    header,
-                };
-                self.say(&Repair::Start(start));
-                return Ok(());
-            }
-            let (id, seq) = (branch.id, branch.seq());
-            let after = sending.cursor;
-            let chunk = replica.store.slots_after(&id, after, seq, CHUNK_SLOTS, CHUNK_BYTES)?;
-            let Some(last) = chunk.last() else {
-                self.sending.pop_front();
-                self.say(&Repair::End(header));
-                return Ok(());
-            };
-            sending.cursor = last.seq;
-            let mut slots = Vec::with_capacity(chunk.len());
-            for raw in chunk {
-                if raw.op.is_empty() {
-                    return Err(StoreError::Damaged { branch: id, seq: raw.seq });
-                }
-                if branch.is_latest(&raw, seq, &replica.store)? {
-                    self.sent += raw.op.len() as u64;
-                    slots.push(SlotRecord::from(raw));
-                }
-            }
-            if !slots.is_empty() {
-                self.say(&Repair::Slots(slots));
-                return Ok(());
-            }
-        }
-    }
 }
 
 /// What to send of a branch to a side that has these entries of its log; nothing if it has it, refuses
@@ -374,16 +315,9 @@ fn offer<S: Store>(
     if has || theirs.iter().any(|entry| entry.refused == Some(head)) {
         return Ok(None);
     }
-    let from = |entry: &Entry, linked| Sending {
-        branch: branch.id,
-        base: entry.seq,
-        head: entry.head,
-        linked,
-        cursor: entry.staged.max(entry.seq),
-        announced: None,
-    };
     if let Some(wanted) = theirs.iter().find(|entry| entry.seq == 0) {
-        return Ok(Some(from(wanted, true)));
+        let compare = wanted.compare || proven().next().is_some();
+        return Ok(Some(Sending::new(branch.id, wanted, true, compare)));
     }
     let (mut best, mut all_apart) = (None, true);
     for entry in proven() {
@@ -400,9 +334,11 @@ fn offer<S: Store>(
         }
     }
     if let Some((linked, entry)) = best {
-        return Ok(Some(from(&entry, linked)));
+        return Ok(Some(Sending::new(branch.id, &entry, linked, false)));
     }
-    Ok(all_apart.then(|| from(&Entry::nothing(branch.id.log), true)))
+    let compare = proven().next().is_some();
+    let whole = || Sending::new(branch.id, &Entry::nothing(branch.id.log), true, compare);
+    Ok(all_apart.then(whole))
 }
 
 /// How a branch here stands to a history that the other side has.
