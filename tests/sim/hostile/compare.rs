@@ -75,7 +75,7 @@ impl Compared {
             0 => slots.truncate(slots.len() / 2),
             1 => slots.reverse(),
             2 => slots = self.slots.clone(),
-            3 => slots.iter_mut().for_each(|slot| slot.hlc.0 += 1),
+            3 => slots.iter_mut().for_each(|slot| slot.hlc.0 = slot.hlc.0.wrapping_add(1)),
             _ => {}
         }
         let mut frames: Vec<Vec<u8>> =
@@ -91,7 +91,7 @@ impl Compared {
                 0 => names.names.truncate(1),
                 1 => names.names.iter_mut().for_each(|named| named.name = Hash8::new([7; 8])),
                 2 => names.upto = names.upto.saturating_sub(rng.below(9)),
-                3 => names.names.iter_mut().for_each(|named| named.seq += 1),
+                3 => names.names.iter_mut().for_each(|named| named.seq = named.seq.wrapping_add(1)),
                 _ => {}
             }
             frames.push(message::encode(&Repair::Names(names)));
