@@ -105,6 +105,21 @@ fn of_a_damaged_log_only_what_cannot_be_read_or_has_changed_is_fetched() {
 }
 
 #[test]
+#[cfg(feature = "plant")]
+fn it_would_never_come_right_if_sums_were_taken_on_trust() {
+    use swarmkv_protocol::plant::{Plant, plant};
+    plant(Some(Plant::TrustSums));
+    let mut swarm = alike(A, "1");
+    damage(&mut swarm, B, 7..8);
+    swarm.input(B, Input::Scrub);
+    swarm.connect(A, B);
+    swarm.pass(600_000);
+    assert!(!swarm.equal());
+    assert!(!swarm.nodes[B].engine.caught_up(), "and it says so");
+    plant(None);
+}
+
+#[test]
 fn what_a_cut_uncovers_is_fetched_and_no_more() {
     let mut swarm = alike(C, "1");
     swarm.connect(B, C);
