@@ -1,13 +1,12 @@
 //! Repair rounds: rare while all are equal and nothing moves, at the full pace as soon as something does.
 
-mod swarm;
-
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use swarm::{Swarm, put};
 use swarmkv_protocol::io::{Input, SessionId};
 use swarmkv_protocol::limits::{GROUP_OPS, REPAIR_EVERY_MS};
+
+use crate::swarm::{Swarm, put};
 
 fn pulls(swarm: &Swarm) -> u64 {
     swarm.nodes.iter().map(|node| node.engine.counters().pulls).sum()

@@ -1,9 +1,6 @@
 //! What everything received deserves: rejected is only what every honest node would reject whatever it
 //! knows; all else is ignored or held, and nobody is blamed. One row a case, each through a whole engine.
 
-mod swarm;
-
-use swarm::{Swarm, key};
 use swarmkv_protocol::codec::{self, Bytes};
 use swarmkv_protocol::commit::{self, Header, SignedHeader};
 use swarmkv_protocol::crypto::{DeviceKey, Domain, Sig};
@@ -13,6 +10,8 @@ use swarmkv_protocol::limits::{MAX_GOSSIP, VERSION};
 use swarmkv_protocol::message::{self, Gossip};
 use swarmkv_protocol::model::cell::Cell;
 use swarmkv_protocol::op::{Body, Op};
+
+use crate::swarm::{Swarm, key};
 
 /// The author whose genuine commit is bent, who hands it on, and who judges.
 const AUTHOR: usize = 1;

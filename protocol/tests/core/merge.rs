@@ -1,13 +1,13 @@
 //! Any order and any repetition of the same commits gives the same state and the same view.
 
-mod swarm;
-
 use proptest::prelude::*;
-use swarm::{Swarm, delete, put};
 use swarmkv_protocol::id::{BranchId, Version};
 use swarmkv_protocol::io::Change;
 use swarmkv_protocol::store::Store as _;
 use swarmkv_protocol::view::View;
+
+use crate::swarm;
+use crate::swarm::{Swarm, delete, put};
 
 fn view(swarm: &Swarm, n: usize, key: &str) -> Vec<(Version, bool)> {
     let heads = swarm.nodes[n].engine.heads();

@@ -1,11 +1,8 @@
 //! The engine's behaviour in single situations: gaps, cuts, lies, copies, clocks.
 
-mod swarm;
-
 use std::cell::Cell;
 use std::rc::Rc;
 
-use swarm::{Swarm, put};
 use swarmkv_protocol::codec::{self, Bytes};
 use swarmkv_protocol::commit::{self, SignedHeader};
 use swarmkv_protocol::crypto::{DeviceKey, Domain};
@@ -14,6 +11,9 @@ use swarmkv_protocol::io::{Blame, Fault, Input, Output, Verdict};
 use swarmkv_protocol::limits::MAX_GOSSIP_VALUE;
 use swarmkv_protocol::message::{self, Gossip, Repair};
 use swarmkv_protocol::op::{Body, Op};
+
+use crate::swarm;
+use crate::swarm::{Swarm, put};
 
 #[test]
 fn commits_held_behind_a_gap_are_applied_in_order_once_it_is_filled() {

@@ -1,14 +1,14 @@
 //! Stored bytes that changed are found, set aside, fetched afresh, and never passed on.
 
-mod swarm;
-
-use swarm::{Swarm, put};
 use swarmkv_protocol::codec::{self, Bytes};
 use swarmkv_protocol::id::BranchId;
 use swarmkv_protocol::io::{Input, Output, WriteRefused};
 use swarmkv_protocol::limits::SCRUB_REST_MS;
 use swarmkv_protocol::op::{Body, Op};
 use swarmkv_protocol::store::{Store as _, Write};
+
+use crate::swarm;
+use crate::swarm::{Swarm, put};
 
 /// Changes a stored value as a disk might: still an operation, or (`None`) one the store knows is bad.
 fn damage(swarm: &mut Swarm, n: usize, key: &str, value: Option<&str>) -> BranchId {

@@ -1,16 +1,15 @@
 //! A relay that leaves something out is found out, its claim is dropped, the log comes from elsewhere,
 //! and the service never stops. And what is missing on the live path is asked for at once.
 
-mod swarm;
-
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use swarm::{Swarm, delete};
 use swarmkv_protocol::codec::{self, Bytes};
 use swarmkv_protocol::io::{Blame, Fault, Input};
 use swarmkv_protocol::message::{self, Repair};
 use swarmkv_protocol::op::{Body, Op};
+
+use crate::swarm::{Swarm, delete};
 
 const SOURCE: usize = 0;
 const VICTIM: usize = 1;

@@ -1,10 +1,6 @@
 //! What one peer can do to repair: drip, fall silent, send junk, race with gossip, lose its connection on one
 //! side. The others' repair goes on, and nothing is fetched twice.
 
-mod swarm;
-
-use swarm::author::{Author, op, parts};
-use swarm::{Swarm, delete, put};
 use swarmkv_protocol::codec::{self, Bytes};
 use swarmkv_protocol::commit::SignedHeader;
 use swarmkv_protocol::crypto::{self, Domain};
@@ -16,6 +12,10 @@ use swarmkv_protocol::message::{self, Completeness, Plan, Planned, Repair, SlotR
 use swarmkv_protocol::roster::Role;
 use swarmkv_protocol::store::{Store as _, Write};
 use swarmkv_protocol::time::Hlc;
+
+use crate::swarm;
+use crate::swarm::author::{Author, op, parts};
+use crate::swarm::{Swarm, delete, put};
 
 const HONEST: usize = 0;
 const ROGUE: usize = 1;

@@ -1,8 +1,6 @@
 //! A few engines wired to each other without delay: frames and gossip arrive in order, and a test may
 //! look at, change or drop each frame on the way.
 
-#![allow(dead_code, reason = "each test binary uses a part of it")]
-
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;

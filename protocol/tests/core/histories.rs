@@ -1,10 +1,6 @@
 //! When one history of a log goes on from another: replicas that have the same ones decide alike, whatever
 //! way they came by them.
 
-mod swarm;
-
-use swarm::Swarm;
-use swarm::author::{Author, parts};
 use swarmkv_protocol::codec::Bytes;
 use swarmkv_protocol::commit::SignedHeader;
 use swarmkv_protocol::crypto::{self, Domain};
@@ -12,6 +8,9 @@ use swarmkv_protocol::id::{Hash, Hash8};
 use swarmkv_protocol::io::{Output, Verdict};
 use swarmkv_protocol::message::{self, Completeness, Plan, Planned, Repair, SlotRecord, Start};
 use swarmkv_protocol::time::Hlc;
+
+use crate::swarm::Swarm;
+use crate::swarm::author::{Author, parts};
 
 const ROGUE: usize = 1;
 const LINKED: usize = 0;

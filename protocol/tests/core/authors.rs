@@ -1,10 +1,6 @@
 //! Whatever an author signs within its rights: nobody honest is blamed for it, all replicas end the same, and
 //! it costs no more than what it changes.
 
-mod swarm;
-
-use swarm::author::{Author, op};
-use swarm::{Disk, Swarm, key};
 use swarmkv_protocol::codec::{self, Bytes};
 use swarmkv_protocol::crypto::{self, DeviceKey, Domain};
 use swarmkv_protocol::id::{Hash, Hash8, Version};
@@ -14,6 +10,9 @@ use swarmkv_protocol::message::{self, Gossip, Repair};
 use swarmkv_protocol::op::{Body, Op};
 use swarmkv_protocol::roster::{Grant, Role};
 use swarmkv_protocol::store::Write;
+
+use crate::swarm::author::{Author, op};
+use crate::swarm::{Disk, Swarm, key};
 
 const ROGUE: usize = 1;
 

@@ -1,13 +1,13 @@
 //! Live sets are compared before a log is fetched beside what is here: what the two have alike is taken from
 //! here, whatever it is that sets them apart.
 
-mod swarm;
-
-use swarm::{Swarm, put};
 use swarmkv_protocol::codec::Bytes;
 use swarmkv_protocol::io::Input;
 use swarmkv_protocol::message::{self, Repair};
 use swarmkv_protocol::store::{Store as _, Write};
+
+use crate::swarm;
+use crate::swarm::{Swarm, put};
 
 const A: usize = 0;
 const B: usize = 1;

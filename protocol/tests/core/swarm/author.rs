@@ -1,8 +1,6 @@
 //! An author that signs whatever a test wants: any sequence of commits, true and false roots, any grant,
 //! epoch, shard and stamp.
 
-#![allow(dead_code, reason = "each test binary uses a part of it")]
-
 use std::collections::BTreeMap;
 
 use swarmkv_protocol::codec::{self, Bytes};

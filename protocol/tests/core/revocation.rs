@@ -1,16 +1,16 @@
 //! What becomes of a revoked device's writes: everywhere its logs end where the revoker had them.
 
-mod swarm;
-
 use std::collections::BTreeSet;
 
-use swarm::{Swarm, key, put};
 use swarmkv_protocol::codec::Bytes;
 use swarmkv_protocol::crypto::DeviceKey;
 use swarmkv_protocol::io::{Input, Output, RevokeRefused, Verdict, WriteRefused};
 use swarmkv_protocol::message::{self, Gossip};
 use swarmkv_protocol::roster::{Extent, Grant, Role};
 use swarmkv_protocol::ticket::{Introduce, JoinAnswer, JoinRequest, Refusal};
+
+use crate::swarm;
+use crate::swarm::{Swarm, key, put};
 
 fn revoke(swarm: &mut Swarm, by: usize, target: usize) -> Result<(), RevokeRefused> {
     let (token, device) = (swarm.token(), swarm.nodes[target].id);

@@ -1,19 +1,19 @@
 //! Forks: an author that signed two histories of one log. Nothing is taken away, and every replica that
 //! knows both shows the same.
 
-mod swarm;
-
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
-use swarm::{Disk, Swarm, key, put};
 use swarmkv_protocol::id::{LogId, Version};
 use swarmkv_protocol::io::Verdict;
 use swarmkv_protocol::limits::MAX_BRANCHES;
 use swarmkv_protocol::op::Body;
 use swarmkv_protocol::store::Store as _;
 use swarmkv_protocol::view::{Seen, View};
+
+use crate::swarm;
+use crate::swarm::{Disk, Swarm, key, put};
 
 const A: usize = 0;
 const B: usize = 1;

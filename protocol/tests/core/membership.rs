@@ -1,8 +1,5 @@
 //! Who is let in, and what a member may do: tickets and hostile statements through a whole engine.
 
-mod swarm;
-
-use swarm::{Swarm, key, put};
 use swarmkv_protocol::codec::{self, Bytes};
 use swarmkv_protocol::crypto::{DeviceKey, Domain};
 use swarmkv_protocol::id::{DeviceId, Hash};
@@ -12,6 +9,8 @@ use swarmkv_protocol::message::{self, Gossip};
 use swarmkv_protocol::roster::{BadStatement, Grant, Role, Roster, Statement, StatementBody};
 use swarmkv_protocol::store::Write;
 use swarmkv_protocol::ticket::{Invite, JoinAnswer, JoinRequest, Redeem, Refusal, Ticket};
+
+use crate::swarm::{Swarm, key, put};
 
 const SECRET: [u8; 16] = [42; 16];
 
