@@ -46,6 +46,9 @@ impl Driver {
             Event::SessionReady { session } => {
                 self.feed(Input::SessionReady(SessionId(session)))?;
             }
+            Event::SessionBytes { session, bytes } => {
+                self.feed(Input::SessionBytes(SessionId(session), bytes as u64))?;
+            }
             Event::SessionFrame { session, frame } => {
                 self.feed(Input::SessionFrame(SessionId(session), frame))?;
             }

@@ -101,6 +101,9 @@ pub enum Input {
     SessionReady(SessionId),
     /// A frame arrived on it.
     SessionFrame(SessionId, Vec<u8>),
+    /// So many more bytes of a frame have arrived that is not whole yet. A driver says so every few seconds
+    /// while a large frame crosses a slow line; it can do without.
+    SessionBytes(SessionId, u64),
     /// It is over, whoever ended it.
     SessionClosed(SessionId),
     /// Somebody, perhaps a stranger, asked something on the join protocol.

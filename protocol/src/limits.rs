@@ -148,6 +148,8 @@ pub const REPAIR_EVERY_MS: u64 = 4_000;
 pub const MAX_BACKOFF: u32 = 4;
 /// Comparisons at once, with different members.
 pub const MAX_COMPARISONS: usize = 3;
+/// How long a comparison that is slower than a slow line keeps others waiting, in milliseconds.
+pub const COMPARISON_TURN_MS: u64 = 120_000;
 /// A repair session that brings less than [`PROGRESS_BYTES`] of what was announced in this time, in
 /// milliseconds, is given up.
 pub const PULL_STALLED_MS: u64 = 30_000;

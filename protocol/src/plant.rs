@@ -63,6 +63,8 @@ pub enum Plant {
     KeepUnproven,
     /// Who passes on what a grant not known here allows is punished.
     PunishUnknownGrant,
+    /// A slow comparison lasts as long as it likes, whoever waits.
+    EndlessTurns,
     /// Blocks of a live set are taken for the same, whatever their sums say.
     TrustSums,
 }

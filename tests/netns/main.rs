@@ -7,3 +7,4 @@ mod honest;
 mod lan;
 mod partition;
 mod routed;
+mod slow;

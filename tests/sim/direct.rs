@@ -8,10 +8,10 @@ use std::time::Instant;
 use swarmkv_protocol::codec::Bytes;
 use swarmkv_protocol::crypto::{self, DeviceKey, Domain};
 use swarmkv_protocol::engine::Engine;
-use swarmkv_protocol::id::Hash;
+use swarmkv_protocol::id::{Hash, Hash8};
 use swarmkv_protocol::io::{Input, Output, SessionId, Token};
-use swarmkv_protocol::limits::{MAX_LOGS_PER_AUTHOR, PULL_STALLED_MS};
-use swarmkv_protocol::message::{self, Completeness, Plan, Repair, SlotRecord};
+use swarmkv_protocol::limits::{MAX_LOGS_PER_AUTHOR, PROGRESS_BYTES, PULL_STALLED_MS};
+use swarmkv_protocol::message::{self, Completeness, Plan, Planned, Repair, SlotRecord, Start};
 use swarmkv_protocol::plant::{self, Plant};
 use swarmkv_protocol::roster::{Grant, Role, Roster};
 use swarmkv_protocol::store::Write;
@@ -156,6 +156,39 @@ fn asked_at_once() -> usize {
     opened(&outputs).len()
 }
 
+/// Whether a fourth member is asked within five minutes while three bring their logs drop by drop.
+fn fourth_is_asked() -> bool {
+    let mut lone = Lone::new(4);
+    let mut sessions = Vec::new();
+    for n in 0..3 {
+        let peer = lone.keys[n].id();
+        let mut outputs = lone.input(Input::Connected(peer));
+        outputs.extend(lone.pass(2_000));
+        let Some(session) = opened(&outputs).first().copied() else { continue };
+        lone.input(Input::SessionReady(session));
+        let roster = lone.engine.roster().hash();
+        lone.frame(session, &Repair::Differs(roster));
+        let signed = lone.peers[n].plain(1, b"large", |header| header.live_bytes = 1 << 30);
+        let log = signed.header.log;
+        let planned = Planned { log, seq: 1, head: signed.hash(), slots: 1 };
+        let plan = Plan { complete: Completeness::Complete, logs: vec![planned] };
+        lone.frame(session, &Repair::Plan(plan));
+        let (base, header) = (Hash8::default(), signed.bytes.clone());
+        let start = Start { log, base, linked: true, from: 0, compare: false, header };
+        lone.frame(session, &Repair::Start(start));
+        sessions.push(session);
+    }
+    let fourth = lone.keys[3].id();
+    let mut outputs = lone.input(Input::Connected(fourth));
+    for _ in 0..30 {
+        for session in &sessions {
+            outputs.extend(lone.input(Input::SessionBytes(*session, PROGRESS_BYTES)));
+        }
+        outputs.extend(lone.pass(10_000));
+    }
+    outputs.iter().any(|o| matches!(o, Output::OpenSession(_, peer) if *peer == fourth))
+}
+
 /// How many slots are read again because of one header with a false root.
 fn read_again() -> u64 {
     let mut lone = Lone::new(1);
@@ -191,10 +224,11 @@ fn kept_of_false_logs(count: u64) -> usize {
 }
 
 /// What holds of an engine by itself: each a name and whether it holds.
-fn checks() -> [(&'static str, bool); 4] {
+fn checks() -> [(&'static str, bool); 5] {
     [
         ("unproven", kept_of_false_logs(100) <= 4 * MAX_LOGS_PER_AUTHOR),
         ("drip", drip_borne() <= 2 * PULL_STALLED_MS),
+        ("turns", fourth_is_asked()),
         ("at once", asked_at_once() == 3),
         ("read again", read_again() == 0),
     ]
@@ -209,6 +243,7 @@ fn every_fault_planted_in_one_engine_is_caught() {
     let suite = [
         (Plant::AnyFrameIsProgress, "drip"),
         (Plant::OneComparison, "at once"),
+        (Plant::EndlessTurns, "turns"),
         (Plant::RescanFrozen, "read again"),
         (Plant::KeepUnproven, "unproven"),
     ];

@@ -25,7 +25,7 @@ pub(super) async fn exchange(
     request: &[u8],
 ) -> Result<Vec<u8>, AskError> {
     write_frame(&mut stream, request, || ()).await.map_err(|_| AskError::NoAnswer)?;
-    match read_frame(&mut stream, limits::MAX_RESPONSE, || ()).await {
+    match read_frame(&mut stream, limits::MAX_RESPONSE, |_| ()).await {
         Ok(Some(response)) => Ok(response),
         Ok(None) | Err(_) => Err(AskError::NoAnswer),
     }

@@ -81,6 +81,13 @@ pub enum Event {
         /// Which.
         session: u64,
     },
+    /// More of a frame that is not whole yet has come: said every few seconds on a slow line.
+    SessionBytes {
+        /// Which.
+        session: u64,
+        /// How much more.
+        bytes: usize,
+    },
     /// A frame came.
     SessionFrame {
         /// Which.

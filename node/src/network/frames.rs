@@ -10,11 +10,11 @@ use futures::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 const CHUNK: usize = 64 * 1024;
 
 /// Reads one frame of at most `max` bytes; `None` if the stream ended before it began. `progress`
-/// is called whenever bytes arrived.
+/// is called whenever bytes arrived, with how many of the frame are here.
 pub(super) async fn read_frame(
     stream: &mut (impl AsyncRead + Unpin),
     max: usize,
-    mut progress: impl FnMut(),
+    mut progress: impl FnMut(usize),
 ) -> io::Result<Option<Vec<u8>>> {
     let mut head = [0; 4];
     let mut have = 0;
@@ -24,7 +24,7 @@ pub(super) async fn read_frame(
             0 => return Err(io::ErrorKind::UnexpectedEof.into()),
             read => have += read,
         }
-        progress();
+        progress(0);
     }
     let len = usize::try_from(u32::from_be_bytes(head)).unwrap_or(usize::MAX);
     if len > max {
@@ -40,7 +40,7 @@ pub(super) async fn read_frame(
             0 => return Err(io::ErrorKind::UnexpectedEof.into()),
             read => filled += read,
         }
-        progress();
+        progress(filled);
     }
     Ok(Some(frame))
 }
@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     fn read(bytes: &[u8], max: usize) -> io::Result<Option<Vec<u8>>> {
-        block_on(read_frame(&mut Cursor::new(bytes), max, || ()))
+        block_on(read_frame(&mut Cursor::new(bytes), max, |_| ()))
     }
 
     #[test]

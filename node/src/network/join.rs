@@ -103,7 +103,7 @@ async fn answer(
     mut stream: impl AsyncRead + AsyncWrite + Unpin,
     events: mpsc::Sender<Event>,
 ) {
-    let request = read_frame(&mut stream, limits::MAX_REQUEST, || ());
+    let request = read_frame(&mut stream, limits::MAX_REQUEST, |_| ());
     let request = match timeout(limits::JOIN_REQUEST_TIMEOUT, request).await {
         Ok(Ok(Some(request))) => request,
         Ok(Ok(None)) => return,

@@ -60,6 +60,8 @@ pub(super) const INBOUND_SESSIONS: usize = 64;
 pub(super) const OUTBOUND_SESSIONS: usize = 64;
 /// A session that moves no byte for this long is closed.
 pub(super) const SESSION_IDLE: Duration = Duration::from_secs(30);
+/// How often it is told that more of a frame has come that is not whole yet.
+pub(super) const FRAME_NEWS_EVERY: Duration = Duration::from_secs(5);
 /// After a write failed, how long what the peer sent before is still read.
 pub(super) const SESSION_LINGER: Duration = Duration::from_secs(1);
 

@@ -129,7 +129,21 @@ async fn read_frames(
     events: &mpsc::Sender<Event>,
     activity: &Activity,
 ) -> std::io::Result<()> {
-    while let Some(frame) = read_frame(reader, limits::MAX_FRAME, || activity.touch()).await? {
+    loop {
+        let (mut told, mut told_at) = (0, Instant::now());
+        let progress = |here: usize| {
+            activity.touch();
+            // Lost if the driver is busy: it is told again.
+            if told_at.elapsed() >= limits::FRAME_NEWS_EVERY {
+                let bytes = here - told;
+                let news = Event::SessionBytes { session, bytes };
+                if events.try_send(news).is_ok() {
+                    told = here;
+                }
+                told_at = Instant::now();
+            }
+        };
+        let Some(frame) = read_frame(reader, limits::MAX_FRAME, progress).await? else { break };
         activity.hold(true);
         let taken = events.send(Event::SessionFrame { session, frame }).await;
         activity.hold(false);

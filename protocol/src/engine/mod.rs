@@ -154,6 +154,7 @@ impl<S: Store> Engine<S> {
             Input::Stranger(peer) => self.stranger(now, peer),
             Input::SessionOpened(session, peer) => self.session_opened(now, session, peer),
             Input::SessionReady(session) => self.session_ready(now, session)?,
+            Input::SessionBytes(session, bytes) => self.session_bytes(now, session, bytes),
             Input::SessionFrame(session, bytes) => self.session_frame(now, session, &bytes)?,
             Input::SessionClosed(session) => self.session_closed(now, session),
             Input::Asked { token, peer, bytes } => self.replica.asked(now, token, peer, &bytes),

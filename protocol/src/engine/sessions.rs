@@ -7,8 +7,8 @@ use crate::engine::timers::Timer;
 use crate::id::{DeviceId, LogId};
 use crate::io::{Blame, Fault, Output, SessionId};
 use crate::limits::{
-    GAP_PAUSE_MS, MAX_COMPARISONS, MAX_GAP_PULLS, MAX_SERVED, MAX_SERVED_PER_PEER, PLAN_WAIT_MS,
-    PULL_STALLED_MS, REPAIR_EVERY_MS,
+    COMPARISON_TURN_MS, GAP_PAUSE_MS, MAX_COMPARISONS, MAX_GAP_PULLS, MAX_SERVED,
+    MAX_SERVED_PER_PEER, PLAN_WAIT_MS, PULL_STALLED_MS, REPAIR_EVERY_MS,
 };
 use crate::log::digest::{self, Entry};
 use crate::message::Completeness;
@@ -33,6 +33,34 @@ impl<S: Store> Engine<S> {
         }
     }
 
+    /// Ends the oldest comparison that is slow and has had its turn, where another member waits for its own: what
+    /// it brought is kept, and it goes on when it is asked again.
+    fn end_turn(&mut self, now: Now) -> bool {
+        let had_turn = |pull: &&Pull| {
+            let turn = if plant::is(Plant::EndlessTurns) { u64::MAX } else { COMPARISON_TURN_MS };
+            pull.is_comparison() && pull.began.saturating_add(turn) <= now.mono
+        };
+        let slow = self.pulls.values().filter(had_turn).filter(|pull| pull.is_slow(now));
+        let Some(session) = slow.min_by_key(|pull| pull.began).map(|pull| pull.session) else {
+            return false;
+        };
+        if let Some(peer) = self.break_off(session)
+            && let Some(known) = self.peers.get_mut(&peer)
+        {
+            known.disappointed(now);
+            self.wanted.insert(peer);
+        }
+        self.replica.fx.push(Output::CloseSession(session));
+        true
+    }
+
+    /// When to look again whether a slow comparison has had its turn.
+    fn next_turn(&self, now: Now) -> Option<u64> {
+        let running = self.pulls.values().filter(|pull| pull.is_comparison());
+        let oldest = running.map(|pull| pull.began).min()?;
+        Some((oldest + COMPARISON_TURN_MS).max(now.mono + REPAIR_EVERY_MS))
+    }
+
     /// Begins one comparison; false when none is due. A member that disappointed is asked last, and the next
     /// one begins only when it is known what those that run will bring.
     fn start_comparison(&mut self, now: Now) -> bool {
@@ -47,10 +75,18 @@ impl<S: Store> Engine<S> {
         let after = |peer: &DeviceId| self.peers.get(peer).map_or(0, |peer| peer.retry_after);
         let due: Vec<DeviceId> =
             waiting.clone().filter(|p| after(p) <= now.mono).copied().collect();
+        let retry = waiting.map(after).filter(|at| *at > now.mono).min();
+        if busy.len() >= most && !due.is_empty() && self.end_turn(now) {
+            return true;
+        }
         if busy.len() >= most || clear_at.is_some() || due.is_empty() {
-            let retry = waiting.map(after).filter(|at| *at > now.mono).min();
-            let at = if due.is_empty() { retry } else { clear_at };
-            match at.filter(|_| busy.len() < most) {
+            let full = busy.len() >= most;
+            let at = match due.is_empty() {
+                true => retry,
+                false if full => self.next_turn(now),
+                false => clear_at,
+            };
+            match at.filter(|_| !full || !due.is_empty()) {
                 Some(at) => self.timers.set(Timer::Retry, at),
                 None => self.timers.clear(Timer::Retry),
             }
@@ -163,6 +199,12 @@ impl<S: Store> Engine<S> {
             self.serving.insert(session, Serve::new(session, peer));
         } else {
             self.replica.fx.push(Output::CloseSession(session));
+        }
+    }
+
+    pub(super) fn session_bytes(&mut self, now: Now, session: SessionId, bytes: u64) {
+        if let Some(pull) = self.pulls.get_mut(&session) {
+            pull.arriving(now, bytes);
         }
     }
 

@@ -7,7 +7,9 @@ use crate::plant::{self, Plant};
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Progress {
     deadline: u64,
+    /// Since the deadline was last put off, and in all.
     bytes: u64,
+    total: u64,
 }
 
 /// What finishing one announced log counts for at least: the last of many small logs is progress too.
@@ -15,7 +17,7 @@ pub(super) const LOG_BYTES: u64 = PROGRESS_BYTES / 16;
 
 impl Progress {
     pub(super) fn new(now: u64) -> Self {
-        Self { deadline: now + PULL_STALLED_MS, bytes: 0 }
+        Self { deadline: now + PULL_STALLED_MS, bytes: 0, total: 0 }
     }
 
     /// When the session is to be given up.
@@ -25,12 +27,18 @@ impl Progress {
 
     /// A step of the protocol that comes once a session.
     pub(super) fn step(&mut self, now: u64) {
-        *self = Self::new(now);
+        *self = Self { total: self.total, ..Self::new(now) };
+    }
+
+    /// Bytes of what was announced, in all.
+    pub(super) fn total(&self) -> u64 {
+        self.total
     }
 
     /// Bytes of what was announced.
     pub(super) fn bytes(&mut self, now: u64, bytes: u64) {
         self.bytes += bytes;
+        self.total += bytes;
         if self.bytes >= PROGRESS_BYTES {
             self.step(now);
         }

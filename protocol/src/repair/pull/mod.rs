@@ -10,7 +10,9 @@ use self::receiving::Receiving;
 use super::progress::Progress;
 use crate::id::{DeviceId, Hash8, LogId};
 use crate::io::{Fault, Output, SessionId};
-use crate::limits::{DIGEST_ENTRIES, LOG_HOLD_MS, MAX_LOGS, MAX_STATEMENTS};
+use crate::limits::{
+    DIGEST_ENTRIES, LOG_HOLD_MS, MAX_FRAME, MAX_LOGS, MAX_STATEMENTS, SLOW_LINE_BYTES_PER_MS,
+};
 use crate::log::branch::Branch;
 use crate::log::digest::{self, DigestKey, Entry};
 use crate::message::{self, Completeness, Digest, Plan, Planned, Repair, Statements, Then};
@@ -72,7 +74,11 @@ pub(crate) struct Pull {
     pub(crate) learned: bool,
     /// What had moved here when it began: what it finds equal is that.
     pub(crate) moves: u64,
+    /// When it began, in monotonic milliseconds.
+    pub(crate) began: u64,
     progress: Progress,
+    /// Bytes here of a frame that is not whole yet.
+    arrived: u64,
     phase: Phase,
     plan: Option<Plan>,
     /// Planned logs that have not begun, and until when they are this session's.
@@ -145,7 +151,9 @@ impl Pull {
             planned: 0,
             learned: false,
             moves: replica.moves(),
+            began: now.mono,
             progress: Progress::new(now.mono),
+            arrived: 0,
             phase: Phase::Hello,
             plan: None,
             reserved: BTreeSet::new(),
@@ -222,6 +230,21 @@ impl Pull {
         self.is_comparison() && self.plan.as_ref().is_some_and(here)
     }
 
+    /// A frame is on its way. It counts only where slots of an accepted log are due, and no further than one
+    /// frame can go.
+    pub(crate) fn arriving(&mut self, now: Now, bytes: u64) {
+        self.arrived = self.arrived.saturating_add(bytes);
+        if self.receiving.is_some() && self.arrived <= MAX_FRAME as u64 {
+            self.progress.bytes(now.mono, bytes);
+        }
+    }
+
+    /// Whether it has brought less since it began than a slow line carries.
+    pub(crate) fn is_slow(&self, now: Now) -> bool {
+        let time = now.mono.saturating_sub(self.began);
+        self.progress.total() < time.saturating_mul(SLOW_LINE_BYTES_PER_MS)
+    }
+
     /// Takes one frame. `taken`: the logs that other sessions are about to receive.
     pub(crate) fn frame<S: Store>(
         &mut self,
@@ -234,6 +257,7 @@ impl Pull {
     ) -> Result<Pulled, Fault> {
         let message: Repair = message::decode(bytes).map_err(|bad| bad.fault(self.peer))?;
         self.progress.other(now.mono);
+        self.arrived = 0;
         match (self.phase, message) {
             (Phase::Hello, Repair::Same(complete)) => return Ok(Pulled::Equal(complete)),
             (Phase::Hello, Repair::Differs(roster)) if roster == replica.roster.hash() => {
