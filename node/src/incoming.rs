@@ -47,7 +47,7 @@ impl Driver {
                 self.feed(Input::SessionReady(SessionId(session)))?;
             }
             Event::SessionBytes { session, bytes } => {
-                self.feed(Input::SessionBytes(SessionId(session), bytes as u64))?;
+                let _ = (session, bytes);
             }
             Event::SessionFrame { session, frame } => {
                 self.feed(Input::SessionFrame(SessionId(session), frame))?;
