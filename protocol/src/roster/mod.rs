@@ -4,6 +4,7 @@
 //! issuer's statements form a numbered hash chain, so nothing can be slipped in beneath.
 
 mod evaluate;
+mod exchange;
 mod issue;
 mod member;
 mod statement;
@@ -14,9 +15,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::codec::{self, Bytes};
 use crate::crypto::{self, DeviceKey, Domain, PublicKey, Sealed};
 use crate::header::Header;
-use crate::id::{DeviceId, Hash, Hash8, LogId, SwarmId};
-use crate::limits::{MAX_STATEMENT, MAX_STATEMENT_BYTES, MAX_STATEMENTS, VERSION};
+use crate::id::{DeviceId, Hash, LogId, SwarmId};
+use crate::limits::{MAX_STATEMENT, MAX_STATEMENTS, VERSION};
 use evaluate::Outcome;
+pub use exchange::ChainHead;
+use exchange::{hash_of, heads_of};
 pub use member::{Extent, Member, Revoked, Right};
 pub use statement::{BadStatement, Cut, Genesis, Grant, Revoke, Role, Statement, StatementBody};
 use statement::{Held, check_label, number, open};
@@ -32,6 +35,8 @@ pub struct Roster {
     /// they count again.
     statements: BTreeMap<Hash, Held>,
     counted: BTreeSet<Hash>,
+    /// Of the heads of the chains that count.
+    hash: Hash,
     outcome: Outcome,
 }
 
@@ -90,9 +95,11 @@ impl Roster {
             grant: id,
             key,
         };
+        let swarm = SwarmId::new(*id.as_bytes());
         let statements = BTreeMap::new();
         Ok(Self {
-            swarm: SwarmId::new(*id.as_bytes()),
+            swarm,
+            hash: hash_of(&swarm, &[]),
             genesis_bytes: bytes.into(),
             outcome: evaluate::evaluate(owner.clone(), &statements),
             counted: BTreeSet::new(),
@@ -205,81 +212,6 @@ impl Roster {
         self.counted.len()
     }
 
-    /// A hash of all statements that count: equal rosters, equal hashes.
-    #[must_use]
-    pub fn hash(&self) -> Hash {
-        let mut h = crypto::hasher(Domain::Roster);
-        h.update(self.swarm.as_bytes());
-        for name in &self.counted {
-            h.update(name.as_bytes());
-        }
-        Hash::new(*h.finalize().as_bytes())
-    }
-
-    /// Every statement that is kept, by name: also those that counted once and do not now.
-    pub fn kept(&self) -> impl Iterator<Item = &Hash> {
-        self.statements.keys()
-    }
-
-    /// The short names of all statements that count, ascending.
-    #[must_use]
-    pub fn names(&self) -> Vec<Hash8> {
-        self.counted.iter().map(Hash::short8).collect()
-    }
-
-    /// The statements whose short names are not among `known` (ascending): as many as one frame takes,
-    /// each after those it rests on, so that what is cut off can follow in the next session.
-    #[must_use]
-    pub fn beyond(&self, known: &[Hash8]) -> Vec<Bytes> {
-        let unknown = |name: &&Hash| known.binary_search(&name.short8()).is_err();
-        let mut room = MAX_STATEMENT_BYTES;
-        let fits = |bytes: &Bytes| {
-            let size = bytes.len() + 8;
-            let fits = size <= room;
-            room = room.saturating_sub(size);
-            fits
-        };
-        // What counts is listed so that each comes after those it rests on.
-        let missing = self.outcome.counted.iter().filter(unknown);
-        missing.map(|name| self.statements[name].bytes.clone()).take_while(fits).collect()
-    }
-
-    /// The statements that admit `device`: its own grant's chain and its issuer's, up to the genesis.
-    #[must_use]
-    pub fn path(&self, device: &DeviceId) -> Vec<Bytes> {
-        let mut path = Vec::new();
-        let mut at = *device;
-        while at != self.genesis.owner && path.len() <= MAX_STATEMENTS {
-            let Some(member) = self.outcome.granted.get(&at) else {
-                break;
-            };
-            path.extend(self.chain(member.grant));
-            at = member.issuer;
-        }
-        path
-    }
-
-    /// The statements that prove to anyone that `device` was revoked, or has left.
-    #[must_use]
-    pub fn proof_of_revocation(&self, device: &DeviceId) -> Vec<Bytes> {
-        let Some(revoked) = self.outcome.revoked.get(device) else {
-            return Vec::new();
-        };
-        let mut proof = self.path(&revoked.by);
-        proof.extend(self.chain(revoked.statement));
-        proof
-    }
-
-    /// A statement and those before it of the same issuer.
-    fn chain(&self, mut name: Hash) -> Vec<Bytes> {
-        let mut chain = Vec::new();
-        while let Some(held) = self.statements.get(&name) {
-            chain.push(held.bytes.clone());
-            name = held.statement.prev;
-        }
-        chain
-    }
-
     /// Takes in whatever of `batch` counts, in any order; returns what is new.
     ///
     /// The second list says why others were not taken. What nobody honest would pass on ends it: the
@@ -342,6 +274,7 @@ impl Roster {
     fn evaluate(&mut self) {
         self.outcome = evaluate::evaluate(self.owner.clone(), &self.statements);
         self.counted = self.outcome.counted.iter().copied().collect();
+        self.hash = hash_of(&self.swarm, &heads_of(self.counted.iter(), &self.statements));
         if self.statements.len() > 2 * MAX_STATEMENTS {
             self.statements.retain(|name, _| self.counted.contains(name));
         }

@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 
 use swarmkv_protocol::codec::{self, Bytes};
-use swarmkv_protocol::crypto::{DeviceKey, Domain, Sig};
+use swarmkv_protocol::crypto::{self, DeviceKey, Domain, Sig};
 use swarmkv_protocol::id::{DeviceId, Hash, Hash8, LogId};
 use swarmkv_protocol::roster::{
-    BadStatement, Extent, Grant, Revoke, Role, Roster, Statement, StatementBody,
+    BadStatement, ChainHead, Extent, Grant, Revoke, Role, Roster, Statement, StatementBody,
 };
 
 fn key(n: u8) -> DeviceKey {
@@ -356,4 +356,42 @@ fn a_revocation_that_carries_headers_of_an_earlier_form_still_stands() {
     assert!(roster.revocation(&key(2).id()).is_some());
     let log = LogId { author: key(2).id(), epoch: 1, shard: 0 };
     assert_eq!(roster.extent(&log), Extent::Nothing);
+}
+
+#[test]
+fn a_rosters_hash_is_that_of_the_heads_of_its_chains() {
+    let mut roster = founded();
+    let empty = roster.hash();
+    issue(&mut roster, &key(1), &key(2), Role::Admin);
+    let last = issue(&mut roster, &key(1), &key(3), Role::Writer);
+    let admins = issue(&mut roster, &key(2), &key(4), Role::Writer);
+    let name = |bytes: &Bytes| crypto::hash(Domain::StatementName, &[bytes]);
+    let mut heads = vec![
+        ChainHead { issuer: key(1).id(), number: 2, name: name(&last) },
+        ChainHead { issuer: key(2).id(), number: 1, name: name(&admins) },
+    ];
+    heads.sort_unstable();
+    assert_eq!(roster.heads(), heads);
+    let mut listed = roster.swarm().as_bytes().to_vec();
+    for head in &heads {
+        listed.extend(head.issuer.as_bytes());
+        listed.extend(head.number.to_be_bytes());
+        listed.extend(head.name.as_bytes());
+    }
+    assert_eq!(roster.hash(), crypto::hash(Domain::Roster, &[&listed]));
+    assert_ne!(roster.hash(), empty);
+}
+
+#[test]
+fn both_ends_of_a_forked_chain_are_in_the_hash() {
+    let base = founded();
+    let (mut one, mut other) = (base.clone(), base);
+    let a = issue(&mut one, &key(1), &key(2), Role::Writer);
+    let b = issue(&mut other, &key(1), &key(3), Role::Writer);
+    let (first, second) = (one.hash(), other.hash());
+    assert_ne!(first, second);
+    one.insert(&[b]);
+    other.insert(&[a]);
+    assert_eq!((one.hash(), one.heads().len()), (other.hash(), 2));
+    assert!(one.hash() != first && one.hash() != second);
 }
