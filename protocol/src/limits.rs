@@ -88,6 +88,10 @@ pub const MAX_LOGS: usize = MAX_STATEMENTS * MAX_LOGS_PER_AUTHOR;
 /// Logs of one author that count: those of the greatest epochs. An author keeps itself to one less, so that
 /// it can write what lives in its oldest log again in its newest before that one goes.
 pub const MAX_LOGS_PER_AUTHOR: usize = 5;
+/// Logs of one author that a write goes on naming although they may count no more: those of the greatest
+/// epochs. Too few and a replica that is that many epochs behind shows for a moment what was overwritten; too
+/// many and a device that starts afresh often makes the others' writes long.
+pub const MAX_NAMED_LOGS: usize = 8 + MAX_LOGS_PER_AUTHOR;
 /// Histories of one author's that are kept although nothing of them is proven.
 pub const MAX_UNPROVEN: usize = 2 * MAX_LOGS_PER_AUTHOR;
 /// Histories kept of a log that its author forked.

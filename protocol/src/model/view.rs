@@ -11,11 +11,11 @@
 //! name. Nothing local decides, not even a tie.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::codec::Bytes;
 use crate::id::{BranchId, Hash, Hash8, LogId, Version};
-use crate::limits::MAX_CTX;
+use crate::limits::{MAX_CTX, MAX_NAMED_LOGS};
 use crate::model::counter::Parts;
 use crate::model::op::{Body, Op, Slot};
 use crate::model::slot::{DamagedSlot, RawSlot};
@@ -172,7 +172,7 @@ impl View {
         let mut ctx: Vec<Version> = named.collect();
         let carried = replaced.map_or(&[][..], |slot| &slot.op.ctx);
         if !plant::is(Plant::DropReplacedContext) {
-            ctx.extend(carried.iter().filter(|e| e.log != *own && !newer(e)));
+            ctx.extend(carried_on(carried, &ctx).filter(|e| e.log != *own && !newer(e)));
         }
         ctx.sort_unstable();
         ctx.dedup();
@@ -225,6 +225,21 @@ impl View {
         self.seen.iter().for_each(|s| taken.join(&s.slot.op.took));
         taken
     }
+}
+
+/// What a write goes on naming of what an earlier one named, beside what it names anew: of one author's logs
+/// those of the greatest epochs. The others have given way to greater ones wherever those are known, and there
+/// would be one more with each new start of a device that keeps nothing.
+pub(crate) fn carried_on<'a>(
+    carried: &'a [Version],
+    named: &[Version],
+) -> impl Iterator<Item = Version> + use<'a> {
+    let logs: BTreeSet<LogId> = carried.iter().chain(named).map(|version| version.log).collect();
+    let greater = move |log: &LogId| {
+        let after = logs.range(*log..).skip(1).take_while(|other| other.author == log.author);
+        after.take(MAX_NAMED_LOGS).count()
+    };
+    carried.iter().filter(move |version| greater(&version.log) < MAX_NAMED_LOGS).copied()
 }
 
 /// Of each branch the latest slot up to its head.

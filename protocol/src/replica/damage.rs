@@ -10,7 +10,7 @@ use crate::limits::{
 };
 use crate::log::branch::{Branch, BranchState, Chore, Staged, proves};
 use crate::model::op::{Op, Slot};
-use crate::model::view::View;
+use crate::model::view::{View, carried_on};
 use crate::plant::{self, Plant};
 use crate::store::{RawSlot, Store, StoreError, Write};
 use crate::time::{Hlc, Now};
@@ -319,7 +319,7 @@ impl<S: Store> Replica<S> {
         }
         // Should the first one come to light again, this one has seen it.
         let mut ctx: Vec<Version> =
-            slot.op.ctx.iter().filter(|named| named.log != own).copied().collect();
+            carried_on(&slot.op.ctx, &[version]).filter(|named| named.log != own).collect();
         if ctx.len() < MAX_CTX {
             ctx.push(version);
         }

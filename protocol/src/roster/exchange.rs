@@ -7,8 +7,8 @@ use super::Roster;
 use super::statement::Held;
 use crate::codec::{Bytes, tuple_codec};
 use crate::crypto::{self, Domain};
-use crate::limits::{MAX_STATEMENT_BYTES, MAX_STATEMENTS};
 use crate::id::{DeviceId, Hash, Hash8, SwarmId};
+use crate::limits::{MAX_STATEMENT_BYTES, MAX_STATEMENTS};
 
 /// Where an issuer's chain of statements ends; one that forked its chain has several of these. A statement
 /// names the one before it, so all heads together say which statements a roster holds.

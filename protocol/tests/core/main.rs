@@ -9,6 +9,7 @@ mod engine;
 mod forks;
 mod histories;
 mod live_sets;
+mod lives;
 mod membership;
 mod merge;
 mod omission;
