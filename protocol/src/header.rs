@@ -5,6 +5,7 @@ use crate::blame::Blame;
 use crate::codec::{self, Bytes, CodecError, tuple_codec};
 use crate::crypto::{self, Domain, PublicKey, Sealed};
 use crate::id::{DeviceId, Hash, LogId, SwarmId};
+use crate::later;
 use crate::limits::{MAX_HEADER, VERSION};
 use crate::model::op::BadOp;
 use crate::plant::{self, Plant};
@@ -114,6 +115,16 @@ impl BadCommit {
         };
         if sender { Blame::Sender } else { Blame::Nobody }
     }
+
+    /// Whether it is of a later version: an upgrade would help.
+    pub(crate) fn is_later(&self) -> bool {
+        match self {
+            Self::Version(version) => *version > VERSION,
+            Self::Later(_) => true,
+            Self::Op(bad) => !bad.by_all(),
+            _ => false,
+        }
+    }
 }
 
 impl Header {
@@ -158,6 +169,9 @@ impl SignedHeader {
             return Err(BadCommit::TooLarge(bytes.len()));
         }
         let sealed: Sealed = codec::decode(bytes)?;
+        if let Some(version) = later::version(&sealed.body) {
+            return Err(BadCommit::Version(version));
+        }
         let header: Header = codec::decode(&sealed.body)?;
         header.check_form()?;
         Ok(Self { header, sealed, bytes: bytes.into() })

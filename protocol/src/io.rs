@@ -264,6 +264,9 @@ pub enum RevokeRefused {
     /// This device has stated as much as it may.
     #[error("this device has made as many statements as one may")]
     Full,
+    /// This device, in a later version, has stated what this one does not understand.
+    #[error("a later version has run on this device: upgrade it first")]
+    Later,
 }
 
 /// Why no ticket was made.
@@ -357,6 +360,27 @@ pub struct Progress {
     pub received: u64,
     /// Slots that the peer said it would send, about.
     pub planned: u64,
+}
+
+/// Something of a later version that was met. It was held or passed over, and nobody was blamed; an upgrade
+/// of this device would help.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Later {
+    /// What it was.
+    pub what: LaterKind,
+    /// Who stated it, or who handed it over: not always whoever made it.
+    pub from: DeviceId,
+}
+
+/// What of a later version can be met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LaterKind {
+    /// A gossip or repair message.
+    Message,
+    /// A commit or header, or an operation in one: that log stands still here.
+    Write,
+    /// A statement of a member: what its issuer stated from there on is not heeded here.
+    Statement,
 }
 
 /// Running totals since the start, for `status` and tests.

@@ -25,6 +25,7 @@ pub mod engine;
 pub mod header;
 pub mod id;
 pub mod io;
+mod later;
 pub mod limits;
 pub mod log;
 pub mod memory;

@@ -1,10 +1,12 @@
-//! Wire messages. A version byte leads each; another version is ignored, never punished.
+//! Wire messages. A version byte leads each; another version, or a kind that this build does not have, is
+//! ignored, never punished.
 
 use serde::{Deserialize, Serialize};
 
 use crate::codec::{self, Bytes, CodecError, tuple_codec};
 use crate::id::{DeviceId, Hash, Hash8, LogId};
 use crate::io::Fault;
+use crate::later;
 use crate::limits::VERSION;
 use crate::log::digest::{DigestKey, Entry};
 use crate::log::live_set::{Block, Named, Range};
@@ -20,16 +22,28 @@ pub enum BadMessage {
     /// Another protocol version: an upgrade may help.
     #[error("message of protocol version {0}, this build speaks {VERSION}")]
     Version(u8),
+    /// Of a kind that this build does not have: an upgrade may help.
+    #[error("message is of a kind that this build does not know")]
+    Kind,
     /// Not canonical.
     #[error("message is {0}")]
     Codec(#[from] CodecError),
 }
 
 impl BadMessage {
-    /// The fault of whoever sent it: of a newer version, nobody's.
+    /// Whether it is of a later version.
+    pub(crate) fn is_later(&self) -> bool {
+        match self {
+            Self::Version(version) => *version > VERSION,
+            Self::Kind => true,
+            Self::Empty | Self::Codec(_) => false,
+        }
+    }
+
+    /// The fault of whoever sent it: of another version, nobody's.
     pub(crate) fn fault(self, from: DeviceId) -> Fault {
         match self {
-            Self::Version(_) => Fault::nobody(from, self),
+            Self::Version(_) | Self::Kind => Fault::nobody(from, self),
             bad => Fault::sender(from, bad),
         }
     }
@@ -46,11 +60,14 @@ pub fn encode<T: Serialize>(message: &T) -> Vec<u8> {
 /// Decodes a message.
 ///
 /// # Errors
-/// When it is of another version or not canonical.
+/// When it is of another version, of an unknown kind, or not canonical.
 pub fn decode<'a, T: Serialize + Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, BadMessage> {
     match bytes.split_first() {
         None => Err(BadMessage::Empty),
-        Some((&VERSION, rest)) => Ok(codec::decode(rest)?),
+        Some((&VERSION, rest)) => codec::decode(rest).map_err(|bad| {
+            let unknown = later::is_unknown_variant::<T>(rest);
+            if unknown { BadMessage::Kind } else { bad.into() }
+        }),
         Some((&other, _)) => Err(BadMessage::Version(other)),
     }
 }

@@ -21,7 +21,7 @@ use crate::limits::{
 };
 use crate::log::branch::Chore;
 use crate::log::digest::DigestKey;
-use crate::message::{self, Gossip};
+use crate::message::Gossip;
 use crate::repair::{PeerCooldown, Pull, Serve, Told};
 use crate::replica::{Replica, Taken};
 use crate::roster::Roster;
@@ -322,7 +322,7 @@ impl<S: Store> Engine<S> {
         let decoded = if bytes.len() > MAX_GOSSIP {
             Err(Fault::sender(from, "message is too large for gossip"))
         } else {
-            message::decode(bytes).map_err(|bad| bad.fault(from))
+            self.replica.read(from, bytes)
         };
         match decoded {
             Ok(Gossip::Commit(commit)) => {

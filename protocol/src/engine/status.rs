@@ -7,7 +7,9 @@ use super::Engine;
 use super::peers::Peer;
 use crate::codec::Bytes;
 use crate::id::{DeviceId, Hash, LogId};
-use crate::io::{Counters, Knock, LogStatus, PeerStatus, Progress, RevokeRefused};
+use crate::io::{
+    Counters, Knock, Later, LaterKind, LogStatus, PeerStatus, Progress, RevokeRefused,
+};
 use crate::log::heads::Heads;
 use crate::roster::Roster;
 use crate::store::Store;
@@ -165,6 +167,16 @@ impl<S: Store> Engine<S> {
     #[must_use]
     pub fn to_scrub(&self) -> usize {
         self.replica.to_scrub()
+    }
+
+    /// Something of a later version: a member's statement that is held for as long as it is, else what was
+    /// met last since the start. Nothing if an upgrade of this device is not known to help.
+    #[must_use]
+    pub fn later(&self) -> Option<Later> {
+        let roster = &self.replica.roster;
+        let stated = roster.ahead().find(|issuer| roster.member(issuer).is_some());
+        let stated = stated.map(|from| Later { what: LaterKind::Statement, from });
+        stated.or(self.replica.fx.later)
     }
 
     /// Running totals.

@@ -165,7 +165,7 @@ pub(crate) fn next_header(
     count: usize,
     totals: &Totals,
 ) -> Header {
-    let counted = roster.hash();
+    let counted = roster.counted_hash();
     let counted_from = match own.head.as_ref().map(VerifiedHeader::header) {
         Some(head) if head.roster == counted => head.counted_from,
         _ => own.seq() + 1,

@@ -2,7 +2,8 @@
 
 use std::collections::VecDeque;
 
-use crate::io::{Counters, Output, Verdict};
+use crate::id::DeviceId;
+use crate::io::{Counters, Later, LaterKind, Output, Verdict};
 use crate::store::Write;
 
 /// What is to be done outside, in order.
@@ -10,6 +11,8 @@ use crate::store::Write;
 pub(crate) struct Effects {
     out: VecDeque<Output>,
     pub(crate) counters: Counters,
+    /// The last thing of a later version that was met.
+    pub(crate) later: Option<Later>,
     /// Slots were handed to storage in this call: reads do not see them before the next.
     unread: bool,
 }
@@ -34,6 +37,11 @@ impl Effects {
         if !writes.is_empty() {
             self.out.push_back(Output::Persist(writes));
         }
+    }
+
+    /// Keeps in mind that something of a later version was met, and from whom.
+    pub(crate) fn note_later(&mut self, what: LaterKind, from: DeviceId) {
+        self.later = Some(Later { what, from });
     }
 
     pub(crate) fn push(&mut self, output: Output) {

@@ -11,7 +11,7 @@ use crate::io::{Output, RevokeRefused, Token};
 use crate::limits::{MAX_CUTS, MAX_REVOKE};
 use crate::log::branch::{Branch, BranchState, Chore};
 use crate::log::commit::VerifiedHeader;
-use crate::roster::Extent;
+use crate::roster::{BadStatement, Extent};
 use crate::store::Store;
 
 impl<S: Store> Replica<S> {
@@ -116,7 +116,10 @@ impl<S: Store> Replica<S> {
         self.may_revoke(device)?;
         let heads = self.heads_to_cut_at(device);
         let statement = self.roster.revoke(self.writer.key(), device, heads);
-        let statement = statement.map_err(|_| RevokeRefused::NotAllowed)?;
+        let statement = statement.map_err(|bad| match bad {
+            BadStatement::Later => RevokeRefused::Later,
+            _ => RevokeRefused::NotAllowed,
+        })?;
         let taken = self.take_statements(&[statement], true).unwrap_or(0);
         if taken == 0 { Err(RevokeRefused::Full) } else { Ok(()) }
     }

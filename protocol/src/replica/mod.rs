@@ -16,6 +16,8 @@ mod writer;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::{Deserialize, Serialize};
+
 use self::comparison::{Comparison, Stands};
 use self::effects::Effects;
 use self::pending_commits::PendingCommits;
@@ -23,13 +25,16 @@ use self::writer::LocalWriter;
 use crate::codec::{self, Bytes};
 use crate::crypto::{self, DeviceKey, Domain};
 use crate::id::{BranchId, DeviceId, Hash, Hash8, LogId};
-use crate::io::{Blame, Counters, Fault, Knock, LogStatus, Output, SessionId, Token, Verdict};
+use crate::io::{
+    Blame, Counters, Fault, Knock, LaterKind, LogStatus, Output, SessionId, Token, Verdict,
+};
 use crate::limits::{MAX_LOGS_PER_AUTHOR, MAX_UNPROVEN};
 use crate::log::branch::advance::{Advance, Advanced};
 use crate::log::branch::{Branch, proves};
 use crate::log::commit::{self, SignedCommit, SignedHeader, VerifiedCommit, VerifiedHeader};
 use crate::log::digest::{DigestKey, Entry};
 use crate::log::log_set::LogSet;
+use crate::message;
 use crate::plant::{self, Plant};
 use crate::random::Random;
 use crate::roster::ticket::TicketRecord;
@@ -254,6 +259,19 @@ impl<S: Store> Replica<S> {
         })
     }
 
+    /// Reads what a member sent; whatever a later version sends is noted.
+    pub(crate) fn read<'a, T>(&mut self, from: DeviceId, bytes: &'a [u8]) -> Result<T, Fault>
+    where
+        T: Serialize + Deserialize<'a>,
+    {
+        message::decode(bytes).map_err(|bad| {
+            if bad.is_later() {
+                self.fx.note_later(LaterKind::Message, from);
+            }
+            bad.fault(from)
+        })
+    }
+
     /// Whether a header says nothing new. One that differs from ours at the same place does: it proves
     /// a fork and is spread.
     fn knows(&self, header: &VerifiedHeader) -> bool {
@@ -273,11 +291,21 @@ impl<S: Store> Replica<S> {
             Err(bad) if bad.blame(&from) == Blame::Sender => {
                 (Verdict::Reject, Err(Fault::sender(from, bad)))
             }
-            Err(bad) => (Verdict::Ignore, Err(Fault::nobody(from, bad))),
+            Err(bad) => {
+                self.note_later_commit(&bad, from);
+                (Verdict::Ignore, Err(Fault::nobody(from, bad)))
+            }
         };
         self.fx.count(verdict);
         self.fx.push(Output::Verdict(token, verdict));
         result
+    }
+
+    /// A commit or header was passed over: if it is of a later version, that is noted.
+    pub(crate) fn note_later_commit(&mut self, bad: &commit::BadCommit, from: DeviceId) {
+        if bad.is_later() {
+            self.fx.note_later(LaterKind::Write, from);
+        }
     }
 
     /// Whether a log is among those of its author that count: the greatest epochs known here. An own log

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::Replica;
 use crate::codec::Bytes;
 use crate::id::DeviceId;
-use crate::io::{Fault, Output, Token, Verdict};
+use crate::io::{Fault, LaterKind, Output, Token, Verdict};
 use crate::message::{self, Gossip};
 use crate::roster::{BadStatement, Roster};
 use crate::store::{Store, Write};
@@ -31,8 +31,20 @@ impl<S: Store> Replica<S> {
         peer: DeviceId,
         batch: &[Bytes],
     ) -> Result<(), Fault> {
-        let taken = self.take_statements(batch, false);
-        taken.map(|_| ()).map_err(|bad| Fault::sender(peer, bad))
+        let (_, refused) = self.insert_statements(batch, false);
+        self.note_later_statements(&refused, peer);
+        match refused.into_iter().find(BadStatement::by_all) {
+            Some(bad) => Err(Fault::sender(peer, bad)),
+            None => Ok(()),
+        }
+    }
+
+    /// Those of a later version are passed over and noted. Those that were held say so themselves, for as
+    /// long as they are.
+    fn note_later_statements(&mut self, refused: &[BadStatement], from: DeviceId) {
+        if refused.iter().any(BadStatement::is_later) {
+            self.fx.note_later(LaterKind::Statement, from);
+        }
     }
 
     /// Takes a gossiped statement in, with its verdict.
@@ -43,6 +55,7 @@ impl<S: Store> Replica<S> {
         statement: Bytes,
     ) -> Result<(), Fault> {
         let (fresh, refused) = self.insert_statements(&[statement], false);
+        self.note_later_statements(&refused, from);
         let bad = refused.into_iter().next();
         let verdict = match &bad {
             Some(bad) if bad.by_all() => Verdict::Reject,

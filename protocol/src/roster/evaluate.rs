@@ -25,6 +25,9 @@ pub(super) struct Outcome {
     pub(super) revoked: BTreeMap<DeviceId, Revoked>,
     /// The statements that count: each after those it rests on.
     pub(super) counted: Vec<Hash>,
+    /// Those that say what this build does not know, and what their issuers stated after them: nothing
+    /// follows from them here. Each after those it rests on.
+    pub(super) held: Vec<Hash>,
     /// Admins, the most senior first.
     pub(super) admins: Vec<DeviceId>,
 }
@@ -58,6 +61,7 @@ pub(super) fn evaluate(owner: Member, statements: &BTreeMap<Hash, Held>) -> Outc
             evaluation.hear(other);
         }
     }
+    evaluation.hold_back();
     evaluation.outcome
 }
 
@@ -95,7 +99,7 @@ impl Evaluation<'_> {
         let mut counting = self.chain(issuer);
         let leaves = |name: &Hash| match &self.statements[name].statement.body {
             StatementBody::Revoke(revoke) => revoke.device == issuer,
-            StatementBody::Grant(_) => false,
+            StatementBody::Grant(_) | StatementBody::Later => false,
         };
         if let Some(leave) = counting.iter().find(|name| leaves(name)).copied()
             && let StatementBody::Revoke(revoke) = &self.statements[&leave].statement.body
@@ -109,21 +113,54 @@ impl Evaluation<'_> {
             match &held.statement.body {
                 StatementBody::Grant(_) => self.grant(name, held),
                 StatementBody::Revoke(revoke) => self.revoke(name, held, revoke),
+                StatementBody::Later => {}
             }
+        }
+    }
+
+    /// Finds what is kept without being understood. A later version's statement may bear on all that its
+    /// issuer states after it, so of that nothing is judged either: this replica is like one that has not
+    /// heard of it yet. What was cut off is not kept, and what counts comes first where room is short.
+    fn hold_back(&mut self) {
+        let counted: BTreeSet<Hash> = self.outcome.counted.iter().copied().collect();
+        let mut room = MAX_STATEMENTS - counted.len();
+        for (issuer, chain) in &self.chains {
+            if !self.outcome.granted.contains_key(issuer) {
+                continue;
+            }
+            let counting = chain.iter().filter(|(_, name)| counted.contains(name)).count();
+            let most = room.min(self.room(*issuer).saturating_sub(counting));
+            let limit = self.limits.get(issuer);
+            let mut held = BTreeSet::new();
+            for (number, name) in chain.iter().filter(|(_, name)| !counted.contains(name)) {
+                let statement = &self.statements[name].statement;
+                let behind = held.contains(&statement.prev);
+                let rests = *number == 1 || behind || counted.contains(&statement.prev);
+                let unknown = behind || statement.body == StatementBody::Later;
+                let cut = limit.is_some_and(|limit| !limit.contains(name));
+                if held.len() < most && rests && unknown && !cut {
+                    held.insert(*name);
+                    self.outcome.held.push(*name);
+                }
+            }
+            room -= held.len();
+        }
+    }
+
+    /// How many statements of an issuer may count.
+    fn room(&self, issuer: DeviceId) -> usize {
+        match self.outcome.admins.contains(&issuer) {
+            _ if issuer == self.owner => MAX_OWNER_STATEMENTS,
+            true => MAX_ADMIN_STATEMENTS,
+            // It can only leave.
+            false => 1,
         }
     }
 
     /// The statements of an issuer that it was entitled to and that nobody cut off, in order: each rests
     /// on one before it.
     fn chain(&self, issuer: DeviceId) -> Vec<Hash> {
-        let admin = self.outcome.admins.contains(&issuer);
-        let most = match admin {
-            _ if issuer == self.owner => MAX_OWNER_STATEMENTS,
-            true => MAX_ADMIN_STATEMENTS,
-            // It can only leave.
-            false => 1,
-        };
-        let room = most.min(MAX_STATEMENTS - self.outcome.counted.len());
+        let room = self.room(issuer).min(MAX_STATEMENTS - self.outcome.counted.len());
         let limit = self.limits.get(&issuer).filter(|_| !plant::is(Plant::IgnoreCut));
         let mut counting = BTreeSet::new();
         let mut chain = Vec::new();
@@ -145,6 +182,7 @@ impl Evaluation<'_> {
             StatementBody::Grant(grant) if issuer == self.owner => grant.role < Role::Owner,
             StatementBody::Grant(grant) => admins.contains(&issuer) && grant.role < Role::Admin,
             StatementBody::Revoke(revoke) => may_revoke(self.owner, admins, issuer, revoke.device),
+            StatementBody::Later => false,
         }
     }
 

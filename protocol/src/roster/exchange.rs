@@ -54,13 +54,21 @@ pub(super) fn hash_of(swarm: &SwarmId, heads: &[ChainHead]) -> Hash {
 }
 
 impl Roster {
-    /// The heads of all chains of statements that count: [`Roster::hash`] is their hash.
+    /// The heads of all chains of statements that count: [`Roster::counted_hash`] is their hash.
     #[must_use]
     pub fn heads(&self) -> Vec<ChainHead> {
         heads_of(self.counted.iter(), &self.statements)
     }
 
-    /// A hash of all statements that count: equal rosters, equal hashes.
+    /// A hash of all statements that count here: what this device's headers name. A member that only a
+    /// later version's statement admits is not counted by a header of ours, so that statement is not in it.
+    #[must_use]
+    pub fn counted_hash(&self) -> Hash {
+        self.counted_hash
+    }
+
+    /// A hash of all statements that are here, understood or not: replicas of two versions that have heard
+    /// the same find that they have.
     #[must_use]
     pub fn hash(&self) -> Hash {
         self.hash
@@ -71,10 +79,10 @@ impl Roster {
         self.statements.keys()
     }
 
-    /// The short names of all statements that count, ascending.
+    /// The short names of all statements that are here, ascending.
     #[must_use]
     pub fn names(&self) -> Vec<Hash8> {
-        self.counted.iter().map(Hash::short8).collect()
+        self.shared.iter().map(Hash::short8).collect()
     }
 
     /// The statements whose short names are not among `known` (ascending): as many as one frame takes,
@@ -89,8 +97,9 @@ impl Roster {
             room = room.saturating_sub(size);
             fits
         };
-        // What counts is listed so that each comes after those it rests on.
-        let missing = self.outcome.counted.iter().filter(unknown);
+        // Both are listed so that each comes after those it rests on.
+        let all = self.outcome.counted.iter().chain(&self.outcome.held);
+        let missing = all.filter(unknown);
         missing.map(|name| self.statements[name].bytes.clone()).take_while(fits).collect()
     }
 

@@ -37,10 +37,11 @@ impl Roster {
         self.state(key, StatementBody::Revoke(Revoke { device, heads, statements }))
     }
 
-    /// The last statements of a device that count: one, unless it forked its chain.
+    /// The last statements of a device that are here: one, unless it forked its chain. Those that are not
+    /// understood too: who understands them loses nothing by a revocation of somebody who does not.
     fn tips(&self, device: &DeviceId) -> Vec<Hash> {
-        let counted = || self.counted.iter().map(|name| (name, &self.statements[name].statement));
-        let theirs = || counted().filter(|(_, statement)| statement.issuer == *device);
+        let shared = || self.shared.iter().map(|name| (name, &self.statements[name].statement));
+        let theirs = || shared().filter(|(_, statement)| statement.issuer == *device);
         let passed: BTreeSet<Hash> = theirs().map(|(_, statement)| statement.prev).collect();
         let tips = theirs().map(|(name, _)| *name).filter(|name| !passed.contains(name));
         tips.take(crate::limits::MAX_TIPS).collect()
@@ -50,6 +51,10 @@ impl Roster {
         let issuer = key.id();
         if self.outcome.revoked.contains_key(&issuer) {
             return Err(BadStatement::Void);
+        }
+        if self.ahead().any(|ahead| ahead == issuer) {
+            // Behind that, nothing that this build states would take effect here; beside it, it would fork.
+            return Err(BadStatement::Later);
         }
         let last = self
             .counted

@@ -16,13 +16,14 @@ use crate::codec::{self, Bytes};
 use crate::crypto::{self, DeviceKey, Domain, PublicKey, Sealed};
 use crate::header::Header;
 use crate::id::{DeviceId, Hash, LogId, SwarmId};
+use crate::later;
 use crate::limits::{MAX_STATEMENT, MAX_STATEMENTS, VERSION};
 use evaluate::Outcome;
 pub use exchange::ChainHead;
 use exchange::{hash_of, heads_of};
 pub use member::{Extent, Member, Revoked, Right};
 pub use statement::{BadStatement, Cut, Genesis, Grant, Revoke, Role, Statement, StatementBody};
-use statement::{Held, check_label, number, open};
+use statement::{Held, check_label, number, open, read};
 
 /// The set of statements and what follows from it.
 #[derive(Clone)]
@@ -35,7 +36,11 @@ pub struct Roster {
     /// they count again.
     statements: BTreeMap<Hash, Held>,
     counted: BTreeSet<Hash>,
-    /// Of the heads of the chains that count.
+    /// Those that count, and those that are held without being understood: what replicas compare.
+    shared: BTreeSet<Hash>,
+    /// Over the heads of the chains that count.
+    counted_hash: Hash,
+    /// Over the heads of the chains that are shared.
     hash: Hash,
     outcome: Outcome,
 }
@@ -73,6 +78,9 @@ impl Roster {
             return Err(BadStatement::Form("size"));
         }
         let sealed = open(bytes)?;
+        if let Some(version) = later::version(&sealed.body) {
+            return Err(BadStatement::Version(version));
+        }
         let genesis: Genesis = codec::decode(&sealed.body)?;
         if genesis.version != VERSION {
             return Err(BadStatement::Version(genesis.version));
@@ -99,10 +107,12 @@ impl Roster {
         let statements = BTreeMap::new();
         Ok(Self {
             swarm,
+            counted_hash: hash_of(&swarm, &[]),
             hash: hash_of(&swarm, &[]),
             genesis_bytes: bytes.into(),
             outcome: evaluate::evaluate(owner.clone(), &statements),
             counted: BTreeSet::new(),
+            shared: BTreeSet::new(),
             statements,
             owner,
             genesis,
@@ -206,10 +216,21 @@ impl Roster {
             && evaluate::may_revoke(self.genesis.owner, admins, *issuer, *device)
     }
 
-    /// How many statements count.
+    /// How many statements are here that others may lack: those that count and those that are held.
     #[must_use]
     pub fn statements(&self) -> usize {
-        self.counted.len()
+        self.shared.len()
+    }
+
+    /// Who stated what only a later version understands, each once, in the order of their ids.
+    pub fn ahead(&self) -> impl Iterator<Item = DeviceId> {
+        let issuers = self.outcome.held.iter().map(|name| self.statements[name].statement.issuer);
+        issuers.collect::<BTreeSet<_>>().into_iter()
+    }
+
+    /// Whether a statement is kept without being understood, or rests on one that is.
+    fn is_held(&self, name: &Hash) -> bool {
+        self.shared.contains(name) && !self.counted.contains(name)
     }
 
     /// Takes in whatever of `batch` counts, in any order; returns what is new.
@@ -256,11 +277,11 @@ impl Roster {
             }
             let over = waiting.is_empty() || added.is_empty();
             for (name, bytes) in added {
-                if self.counted.contains(&name) {
+                if self.shared.contains(&name) {
                     fresh.push((name, bytes));
                 } else if !keep_void {
                     self.statements.remove(&name);
-                    let full = self.counted.len() >= MAX_STATEMENTS;
+                    let full = self.shared.len() >= MAX_STATEMENTS;
                     void.push(if full { BadStatement::Full } else { BadStatement::Void });
                 }
             }
@@ -274,9 +295,13 @@ impl Roster {
     fn evaluate(&mut self) {
         self.outcome = evaluate::evaluate(self.owner.clone(), &self.statements);
         self.counted = self.outcome.counted.iter().copied().collect();
-        self.hash = hash_of(&self.swarm, &heads_of(self.counted.iter(), &self.statements));
+        self.shared = self.counted.iter().chain(&self.outcome.held).copied().collect();
+        let hash = |names: &BTreeSet<Hash>| {
+            hash_of(&self.swarm, &heads_of(names.iter(), &self.statements))
+        };
+        (self.counted_hash, self.hash) = (hash(&self.counted), hash(&self.shared));
         if self.statements.len() > 2 * MAX_STATEMENTS {
-            self.statements.retain(|name, _| self.counted.contains(name));
+            self.statements.retain(|name, _| self.shared.contains(name));
         }
     }
 
@@ -287,7 +312,7 @@ impl Roster {
             return Ok(None);
         }
         let sealed = open(bytes)?;
-        let statement: Statement = codec::decode(&sealed.body)?;
+        let statement = read(&sealed.body)?;
         if statement.version != VERSION {
             return Err(BadStatement::Version(statement.version));
         }
@@ -319,6 +344,10 @@ impl Roster {
                 }
             }
         }
+        if self.is_held(&statement.prev) {
+            // What stands before it may bear on it: it is not judged.
+            return Ok(());
+        }
         let admins = &self.outcome.admins;
         let entitled = match &statement.body {
             StatementBody::Grant(grant) => issuer.role >= Role::Admin && grant.role < issuer.role,
@@ -326,6 +355,8 @@ impl Roster {
                 let (owner, device) = (self.genesis.owner, revoke.device);
                 evaluate::may_revoke(owner, admins, statement.issuer, device)
             }
+            // What it takes to state it is for those to say who know what it says.
+            StatementBody::Later => true,
         };
         if entitled { Ok(()) } else { Err(BadStatement::Rank) }
     }

@@ -6,6 +6,7 @@ use crate::codec::{self, Bytes, CodecError, tuple_codec};
 use crate::crypto::{DeviceKey, Domain, PublicKey, Sealed};
 use crate::header::{BadCommit, SignedHeader};
 use crate::id::{DeviceId, Hash, LogId, SwarmId};
+use crate::later;
 use crate::limits::{
     MAX_CUTS, MAX_KEY, MAX_LABEL, MAX_REVOKE, MAX_STATEMENT, MAX_STATEMENTS, MAX_TIPS, VERSION,
 };
@@ -88,6 +89,9 @@ pub enum StatementBody {
     Grant(Grant),
     /// Takes one out.
     Revoke(Revoke),
+    /// What a later version states: kept and passed on as it is, and nothing follows from it here.
+    #[serde(skip)]
+    Later,
 }
 
 /// One link of an issuer's chain of statements.
@@ -138,6 +142,9 @@ pub enum BadStatement {
     /// There is no room.
     #[error("roster is full ({MAX_STATEMENTS} statements)")]
     Full,
+    /// This device would state it after something of its own that this build does not understand.
+    #[error("this device has stated what only a later version understands: an upgrade is needed")]
+    Later,
 }
 
 impl BadStatement {
@@ -145,6 +152,11 @@ impl BadStatement {
     #[must_use]
     pub fn by_all(&self) -> bool {
         matches!(self, Self::Codec(_) | Self::Swarm | Self::Signature | Self::Form(_))
+    }
+
+    /// Whether it is of a later version: an upgrade would help.
+    pub(crate) fn is_later(&self) -> bool {
+        matches!(self, Self::Version(version) if *version > VERSION)
     }
 }
 
@@ -164,9 +176,27 @@ pub(super) fn open(bytes: &[u8]) -> Result<Sealed, BadStatement> {
     Ok(codec::decode(bytes)?)
 }
 
+/// Reads a statement, also one that says what this build does not know.
+pub(super) fn read(body: &[u8]) -> Result<Statement, BadStatement> {
+    if let Some(version) = later::version(body) {
+        return Err(BadStatement::Version(version));
+    }
+    let statement = codec::decode(body).or_else(|bad| read_later(body).ok_or(bad))?;
+    Ok(statement)
+}
+
+/// A statement whose place can be read, but not what it says: it has a variant that is not here.
+fn read_later(body: &[u8]) -> Option<Statement> {
+    let (place, says) = later::split_last(body)?;
+    let (version, swarm, issuer, number, prev) = codec::decode(&place).ok()?;
+    let unknown = later::is_unknown_variant::<StatementBody>(says);
+    let body = StatementBody::Later;
+    unknown.then_some(Statement { version, swarm, issuer, number, prev, body })
+}
+
 /// The place in its chain that a statement claims; 0 for what is no statement.
 pub(super) fn number(bytes: &[u8]) -> u64 {
-    let statement = open(bytes).and_then(|sealed| Ok(codec::decode::<Statement>(&sealed.body)?));
+    let statement = open(bytes).and_then(|sealed| read(&sealed.body));
     statement.map_or(0, |statement| statement.number)
 }
 
@@ -197,12 +227,13 @@ impl Statement {
         codec::decode(&open(bytes).ok()?.body).ok()
     }
 
-    /// The device that it is about.
+    /// The device that it is about; its issuer if that cannot be told.
     #[must_use]
     pub fn device(&self) -> DeviceId {
         match &self.body {
             StatementBody::Grant(grant) => grant.device,
             StatementBody::Revoke(revoke) => revoke.device,
+            StatementBody::Later => self.issuer,
         }
     }
 
@@ -214,7 +245,7 @@ impl Statement {
     }
 
     /// Checks everything about it that does not depend on other statements, but for its signature.
-    pub(super) fn hold(self, bytes: &Bytes) -> Result<Held, BadStatement> {
+    pub(super) fn hold(mut self, bytes: &Bytes) -> Result<Held, BadStatement> {
         let key = PublicKey::new(&self.device()).ok_or(BadStatement::Form("device key"))?;
         let cuts = match &self.body {
             StatementBody::Grant(grant) => {
@@ -227,7 +258,15 @@ impl Statement {
                 }
                 Vec::new()
             }
-            StatementBody::Revoke(revoke) => revoke.cuts(&self.swarm, &key)?,
+            StatementBody::Revoke(revoke) => match revoke.cuts(&self.swarm, &key) {
+                // Where that log ends cannot be told here: to leave it out would end it at nothing.
+                Err(BadStatement::Version(version)) if version > VERSION => {
+                    self.body = StatementBody::Later;
+                    Vec::new()
+                }
+                cuts => cuts?,
+            },
+            StatementBody::Later => Vec::new(),
         };
         Ok(Held { statement: self, bytes: bytes.clone(), key, cuts })
     }

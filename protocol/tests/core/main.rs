@@ -8,6 +8,7 @@ mod codec;
 mod engine;
 mod forks;
 mod histories;
+mod later;
 mod live_sets;
 mod lives;
 mod membership;

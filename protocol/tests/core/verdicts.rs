@@ -57,6 +57,12 @@ fn refused_by_all() -> Vec<Row> {
         ("over the limit", Reject, |_, _| vec![VERSION; MAX_GOSSIP + 1]),
         ("nothing", Reject, |_, _| Vec::new()),
         ("no message", Reject, |_, _| vec![VERSION, 0x82, 0xff, 3]),
+        ("of an unknown kind, and not whole", Reject, |_, _| {
+            [&[VERSION], b"\xa1\x65Later\x42\x01".as_slice()].concat()
+        }),
+        ("of a known kind, and not of its form", Reject, |_, _| {
+            [&[VERSION], b"\xa1\x66Commit\x01".as_slice()].concat()
+        }),
         ("a byte after its end", Reject, |_, mut message| {
             message.push(0);
             message
@@ -118,6 +124,19 @@ fn not_to_be_blamed() -> Vec<Row> {
         }),
         ("a newer commit version", Ignore, |swarm, message| {
             signed_again(swarm, &message, |header| header.version = VERSION + 1)
+        }),
+        ("of an unknown kind, with content", Ignore, |_, _| {
+            [&[VERSION], b"\xa1\x65Later\x41\x01".as_slice()].concat()
+        }),
+        ("of an unknown kind, without content", Ignore, |_, _| vec![VERSION, 7]),
+        ("a newer header of another form", Ignore, |swarm, message| {
+            let (header, _) = parts(swarm, &message);
+            let (body, sig): (Bytes, Sig) = codec::decode(&header).expect("a sealed header");
+            let mut body = body.to_vec();
+            (body[0], body[1]) = (body[0] + 1, VERSION + 1);
+            body.push(0);
+            let header = Bytes(codec::encode(&(Bytes(body), sig)));
+            message::encode(&Gossip::Announce(header))
         }),
         ("under a grant that is not known here", Ignore, |swarm, message| {
             signed_again(swarm, &message, |header| header.grant = Hash::new([7; 32]))

@@ -255,7 +255,7 @@ impl Pull {
         cooldown: &mut PeerCooldown,
         replica: &mut Replica<S>,
     ) -> Result<Pulled, Fault> {
-        let message: Repair = message::decode(bytes).map_err(|bad| bad.fault(self.peer))?;
+        let message: Repair = replica.read(self.peer, bytes)?;
         self.progress.other(now.mono);
         self.arrived = 0;
         match (self.phase, message) {

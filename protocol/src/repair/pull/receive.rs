@@ -157,17 +157,20 @@ impl Pull {
 
     /// A header if it is genuine and admissible here; what a newer version or roster explains is nobody's
     /// fault.
-    fn verified<S>(
+    fn verified<S: Store>(
         &self,
         bytes: &Bytes,
-        replica: &Replica<S>,
+        replica: &mut Replica<S>,
     ) -> Result<Option<VerifiedHeader>, Fault> {
         match SignedHeader::decode(bytes).and_then(|h| h.verify(&replica.roster)) {
             Ok(header) => Ok(Some(header)),
             Err(bad) if bad.blame(&self.peer) == Blame::Sender => {
                 Err(Fault::sender(self.peer, bad))
             }
-            Err(_) => Ok(None),
+            Err(bad) => {
+                replica.note_later_commit(&bad, self.peer);
+                Ok(None)
+            }
         }
     }
 
@@ -199,8 +202,9 @@ impl Pull {
             let op = match Op::decode(&id.log, &bytes) {
                 Ok(op) => op,
                 Err(bad) if bad.by_all() => return Err(Fault::sender(self.peer, bad)),
-                Err(_) => {
+                Err(bad) => {
                     // Of a later version: this log is passed over, the others are not held up.
+                    replica.note_later_commit(&bad.into(), self.peer);
                     self.release(&id, replica);
                     return Ok(());
                 }

@@ -127,7 +127,7 @@ impl Serve {
         heard: &mut Heard,
         replica: &mut Replica<S>,
     ) -> Result<Served, Fault> {
-        let message: Repair = message::decode(bytes).map_err(|bad| bad.fault(self.peer))?;
+        let message: Repair = replica.read(self.peer, bytes)?;
         match (self.phase, message) {
             // Who asks on without waiting for the answers is cut off. Whether it came too soon depends on how
             // fast this side is, so it is not held against it.
