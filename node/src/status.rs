@@ -1,9 +1,9 @@
 //! Puts together what `status` and `peers` say.
 
 use swarmkv_protocol::id::DeviceId;
-use swarmkv_protocol::io::LogStatus;
+use swarmkv_protocol::io::{Later, LaterKind, LogStatus};
 
-use crate::api::wire::{Counters, LogInfo, PeerInfo, Progress, Status};
+use crate::api::wire::{Counters, LogInfo, PeerInfo, Progress, Status, Upgrade};
 use crate::driver::{Driver, source_word, transport_word};
 use crate::network::peer_id_text;
 use crate::standing::standing;
@@ -47,7 +47,21 @@ impl Driver {
             in_memory: self.disk.is_in_memory(),
             state: self.readers.borrow().hash.to_string(),
             scrub_left: self.engine.to_scrub(),
+            upgrade: self.engine.later().map(|later| self.upgrade(&later)),
             counters: self.counters(),
+        }
+    }
+
+    fn upgrade(&self, later: &Later) -> Upgrade {
+        let what = match later.what {
+            LaterKind::Message => "message",
+            LaterKind::Write => "write",
+            LaterKind::Statement => "statement",
+        };
+        Upgrade {
+            what: what.to_owned(),
+            device: self.label(&later.from),
+            device_id: later.from.to_string(),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use swarmkv_node::api::wire::{LogInfo, Status};
+use swarmkv_node::api::wire::{LogInfo, Status, Upgrade};
 
 use super::peers;
 use crate::client::Peer;
@@ -82,6 +82,7 @@ fn facts(status: &Status) -> Vec<(&'static str, String)> {
         let text = "the disk is full: nothing is written until there is room, reads go on";
         facts.push(("trouble", text.to_owned()));
     }
+    facts.extend(status.upgrade.iter().map(|met| ("upgrade", upgrade(met))));
     facts.extend(status.listen.iter().map(|addr| ("listens", addr.clone())));
     let mut troubles: Vec<String> = status.logs.iter().filter_map(trouble).collect();
     troubles.dedup();
@@ -103,6 +104,23 @@ fn state(status: &Status) -> String {
     }
 }
 
+fn upgrade(met: &Upgrade) -> String {
+    let device = text::escaped(met.device.as_bytes());
+    let what = match met.what.as_str() {
+        "statement" => format!(
+            "\"{device}\" has stated something that this version does not understand: whom it admitted or took \
+             out from then on is not heeded here"
+        ),
+        "write" => format!(
+            "\"{device}\" sent a write that this version does not understand: its author's log stands still here"
+        ),
+        _ => format!(
+            "\"{device}\" sent a message that this version does not understand: it was passed over"
+        ),
+    };
+    format!("{what}. Install the newest swarmkv on this device and start its peer again")
+}
+
 fn trouble(log: &LogInfo) -> Option<String> {
     let author = text::escaped(log.author.as_bytes());
     Some(match log.trouble.as_deref()? {
@@ -116,4 +134,67 @@ fn trouble(log: &LogInfo) -> Option<String> {
         ),
         other => format!("the log of {author}: {other}"),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(upgrade: Option<&str>) -> Status {
+        let upgrade = upgrade.map(
+            |what| serde_json::json!({ "what": what, "device": "lap\u{7}top", "device_id": "ab" }),
+        );
+        let counters = [
+            "commits_signed",
+            "commits_applied",
+            "logs_repaired",
+            "slots_received",
+            "slots_in_vain",
+            "repairs",
+            "repairs_equal",
+            "gap_repairs",
+            "scrubbed",
+            "set_aside",
+            "rejected",
+            "ignored",
+            "strangers_refused",
+        ];
+        let counters: serde_json::Map<String, serde_json::Value> =
+            counters.into_iter().map(|name| (name.to_owned(), 0.into())).collect();
+        serde_json::from_value(serde_json::json!({
+            "swarm": "home", "swarm_id": "00", "device": "desktop", "device_id": "01", "role": "owner",
+            "data_dir": "/data", "pid": 1, "uptime_ms": 1, "version": "0.1.0", "caught_up": true,
+            "progress": null, "listen": [], "standing": "member", "revoked_by": null, "members": 1,
+            "peers": [], "logs": [], "slots": 0, "bytes": 0, "disk_bytes": 0, "state": "ff",
+            "scrub_left": 0, "counters": counters, "upgrade": upgrade,
+        }))
+        .expect("a status")
+    }
+
+    fn said(upgrade: Option<&str>) -> Option<String> {
+        facts(&status(upgrade))
+            .into_iter()
+            .find(|(name, _)| *name == "upgrade")
+            .map(|(_, text)| text)
+    }
+
+    #[test]
+    fn something_of_a_later_version_is_told_with_what_to_do() {
+        assert_eq!(said(None), None);
+        for (what, told) in [
+            ("statement", "has stated something"),
+            ("write", "sent a write"),
+            ("message", "sent a message"),
+            ("what comes later still", "sent a message"),
+        ] {
+            let text = said(Some(what)).expect("told");
+            assert!(text.contains(told), "{text}");
+            assert!(
+                text.ends_with(
+                    "Install the newest swarmkv on this device and start its peer again"
+                )
+            );
+            assert!(!text.contains('\u{7}'), "labels are escaped: {text}");
+        }
+    }
 }

@@ -349,8 +349,22 @@ pub struct Status {
     pub state: String,
     /// Histories still to be checked on request, see `swarmkv scrub`; 0: none.
     pub scrub_left: usize,
+    /// Something of a later version was met: this device should be upgraded.
+    #[serde(default)]
+    pub upgrade: Option<Upgrade>,
     /// Running totals since the start.
     pub counters: Counters,
+}
+
+/// What of a later version was met.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Upgrade {
+    /// `message`, `write` or `statement`.
+    pub what: String,
+    /// Label of the member that stated it or handed it over.
+    pub device: String,
+    /// That member's id.
+    pub device_id: String,
 }
 
 /// A running repair.
