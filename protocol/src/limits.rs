@@ -159,11 +159,15 @@ pub const COMPARISON_TURN_MS: u64 = 120_000;
 pub const PULL_STALLED_MS: u64 = 30_000;
 /// See [`PULL_STALLED_MS`].
 pub const PROGRESS_BYTES: u64 = 4 * 1024;
-/// How long a log that a session is to bring is left to it alone, in milliseconds, beside the time that its
-/// bytes take on a slow line.
-pub const LOG_HOLD_MS: u64 = 60_000;
+/// How long the logs that a peer offers are left to it alone before it begins to send, in milliseconds.
+pub const PLAN_HOLD_MS: u64 = 4_000;
+/// How long the logs that a session is bringing are left to it alone when nothing more of them comes, in
+/// milliseconds: the longest pause between two frames on a slow line.
+pub const LOG_HOLD_MS: u64 = 10_000;
 /// What a slow line carries in a millisecond: 128 kbit/s.
 pub const SLOW_LINE_BYTES_PER_MS: u64 = 16;
+const _: () = assert!(CHUNK_BYTES as u64 / SLOW_LINE_BYTES_PER_MS <= LOG_HOLD_MS);
+const _: () = assert!(LOG_HOLD_MS < PULL_STALLED_MS);
 /// Longest pause before a member whose session was given up is asked again, in milliseconds; the first is a
 /// repair round.
 pub const MAX_PEER_PAUSE_MS: u64 = 600_000;

@@ -22,6 +22,7 @@
 //! Either side learns from the other's digest that it lacks something, and then pulls in a session of
 //! its own.
 
+mod hold;
 mod progress;
 mod pull;
 mod serve;

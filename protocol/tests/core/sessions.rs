@@ -72,6 +72,40 @@ fn a_member_that_drips_frames_holds_nothing_up() {
     assert!(swarm.opened.len() < 12, "{} sessions in nine minutes", swarm.opened.len());
 }
 
+/// What the rogue would have of the honest one's log, if it told the truth.
+fn offered(swarm: &Swarm) -> Planned {
+    let log = swarm.nodes[HONEST].engine.own_log();
+    Planned { log, seq: 1_000, head: Hash::new([9; 32]), slots: 1_000_000 }
+}
+
+#[test]
+fn who_offers_a_log_and_is_silent_keeps_it_from_nobody() {
+    let mut swarm = Swarm::new(3);
+    swarm.put(HONEST, "a", "v");
+    let plan = offered(&swarm);
+    planned(&mut swarm, vec![plan]);
+    swarm.connect(HONEST, VICTIM);
+    swarm.pass(12_000);
+    assert_eq!(swarm.get(VICTIM, "a").as_deref(), Some("v"));
+}
+
+#[test]
+fn who_offers_a_log_and_is_silent_does_not_hold_up_what_is_announced_of_it() {
+    let mut swarm = Swarm::new(3);
+    swarm.put(HONEST, "a", "v");
+    swarm.gossip = true;
+    swarm.connect(HONEST, VICTIM);
+    swarm.pass(10_000);
+    let plan = offered(&swarm);
+    planned(&mut swarm, vec![plan]);
+    // Too large for gossip: its header is spread, and it is pulled.
+    let large = "x".repeat(20 * 1024);
+    swarm.put(HONEST, "large", &large);
+    assert_eq!(swarm.get(VICTIM, "large"), None, "it is offered by the other one as well");
+    swarm.pass(6_000);
+    assert_eq!(swarm.get(VICTIM, "large"), Some(large));
+}
+
 #[test]
 fn a_log_that_a_peer_has_begun_to_send_goes_on_by_gossip() {
     let mut swarm = Swarm::new(3);
@@ -96,8 +130,8 @@ fn a_log_that_a_peer_has_begun_to_send_goes_on_by_gossip() {
         swarm.pass(9_000);
         swarm.say(VICTIM, session, &junk(3 + i));
         swarm.put(HONEST, "a", &format!("later {i}"));
-        // The log is left to that peer alone for a minute, not for longer.
-        if i > 20 {
+        // The log is left to that peer alone for a moment, not for longer.
+        if i > 3 {
             assert_eq!(swarm.get(VICTIM, "a"), Some(format!("later {i}")));
         }
     }

@@ -19,6 +19,10 @@ use crate::replica::Replica;
 use crate::store::{Store, StoreError};
 use crate::time::Now;
 
+/// Bytes of slots that a byte of sums or names stands for, about: comparing brings few and holds its log for as long
+/// as sending it whole would.
+const SPARED: u64 = 64;
+
 /// What is to be dropped of what is set aside, and what is put there instead.
 #[derive(Default)]
 struct Edit {
@@ -46,6 +50,7 @@ impl Pull {
             return Ok(());
         };
         self.progress.bytes(now.mono, size);
+        self.hold_on(receiving.branch, now, SPARED * size, replica);
         let mut edit = Edit::default();
         for block in &sums.blocks {
             if block.upto <= receiving.upto {
@@ -86,6 +91,7 @@ impl Pull {
             return Err(self.nonsense("names slots that were not asked about"));
         }
         self.progress.bytes(now.mono, size);
+        self.hold_on(receiving.branch, now, SPARED * size, replica);
         let mut due: BTreeMap<u64, Hash8> =
             names.names.iter().map(|named| (named.seq, named.name)).collect();
         let mut edit = Edit::default();

@@ -7,12 +7,11 @@ mod receiving;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use self::receiving::Receiving;
+use super::hold::Hold;
 use super::progress::Progress;
 use crate::id::{DeviceId, Hash8, LogId};
 use crate::io::{Fault, Output, SessionId};
-use crate::limits::{
-    DIGEST_ENTRIES, LOG_HOLD_MS, MAX_FRAME, MAX_LOGS, MAX_STATEMENTS, SLOW_LINE_BYTES_PER_MS,
-};
+use crate::limits::{DIGEST_ENTRIES, MAX_FRAME, MAX_LOGS, MAX_STATEMENTS, SLOW_LINE_BYTES_PER_MS};
 use crate::log::branch::Branch;
 use crate::log::digest::{self, DigestKey, Entry};
 use crate::message::{self, Completeness, Digest, Plan, Planned, Repair, Statements, Then};
@@ -81,9 +80,10 @@ pub(crate) struct Pull {
     arrived: u64,
     phase: Phase,
     plan: Option<Plan>,
-    /// Planned logs that have not begun, and until when they are this session's.
+    /// Planned logs that have not begun.
     reserved: BTreeSet<LogId>,
-    reserved_until: u64,
+    /// Until when they, and the one that is arriving, are this session's.
+    hold: Hold,
     receiving: Option<Receiving>,
     outbox: VecDeque<Vec<u8>>,
     ready: bool,
@@ -157,7 +157,7 @@ impl Pull {
             phase: Phase::Hello,
             plan: None,
             reserved: BTreeSet::new(),
-            reserved_until: 0,
+            hold: Hold::default(),
             receiving: None,
             outbox: VecDeque::from([first]),
             ready: false,
@@ -184,10 +184,11 @@ impl Pull {
         self.plan.is_some()
     }
 
-    /// The logs that this session is about to receive.
+    /// The logs that are left to this session alone.
     pub(crate) fn reserved(&self, now: Now) -> impl Iterator<Item = LogId> {
-        let held = self.reserved.iter().copied().filter(move |_| now.mono < self.reserved_until);
-        held.chain(self.receiving.iter().map(|receiving| receiving.branch.log))
+        let receiving = self.receiving.iter().map(|receiving| receiving.branch.log);
+        let logs = self.reserved.iter().copied().chain(receiving);
+        logs.filter(move |_| now.mono < self.hold.until())
     }
 
     /// The session can take one more frame.
@@ -365,7 +366,7 @@ impl Pull {
         let mine = || places().filter(|(n, _)| except.binary_search(n).is_err()).map(|(_, p)| p);
         self.planned = mine().map(|p| p.slots).fold(0, u64::saturating_add);
         self.reserved = mine().map(|p| p.log).collect();
-        self.reserved_until = now.mono + LOG_HOLD_MS;
+        self.hold = Hold::planned(now.mono);
         self.plan = Some(plan);
         if wait {
             self.say(&Repair::Except(except), replica);

@@ -6,9 +6,7 @@ use super::{PeerCooldown, Pull};
 use crate::codec::Bytes;
 use crate::id::{BranchId, Hash8};
 use crate::io::{Blame, Fault};
-use crate::limits::{
-    CHUNK_SLOTS, LOG_HOLD_MS, PEER_COOLDOWN_MS, SLOW_LINE_BYTES_PER_MS, STAGE_SLACK,
-};
+use crate::limits::{CHUNK_SLOTS, PEER_COOLDOWN_MS, STAGE_SLACK};
 use crate::log::branch::{Branch, BranchState, Staged, proves};
 use crate::log::commit::{SignedHeader, VerifiedHeader};
 use crate::log::verify::admissible_slot;
@@ -115,9 +113,8 @@ impl Pull {
         }
         let linked = start.linked || branch.head.is_none();
         let resumed = branch.staged.is_some() && !start.compare;
-        let expected = claim.live_bytes.saturating_sub(branch.totals.bytes());
-        let hold = (LOG_HOLD_MS + expected / SLOW_LINE_BYTES_PER_MS).min(u64::from(u32::MAX));
-        replica.receiving.insert(id, (self.session, now.mono + hold));
+        self.hold.begun();
+        replica.receiving.insert(id, (self.session, self.hold.until()));
         let bound = claim.live_bytes.saturating_add(STAGE_SLACK);
         let comparing = start.compare.then(Comparing::default);
         let (upto, grant) = (cursor, claim.grant);
@@ -217,7 +214,20 @@ impl Pull {
             slots.push((slot, bytes));
         }
         self.progress.bytes(now.mono, bytes);
+        self.hold_on(id, now, bytes, replica);
         self.set_aside(receiving, &[], slots, now, replica)
+    }
+
+    /// Something of a log has come that stands for this many bytes of slots: it is this session's for longer.
+    pub(super) fn hold_on<S>(
+        &mut self,
+        id: BranchId,
+        now: Now,
+        bytes: u64,
+        replica: &mut Replica<S>,
+    ) {
+        self.hold.bytes(now.mono, bytes);
+        replica.receiving.insert(id, (self.session, self.hold.until()));
     }
 
     /// Changes what is set aside of the log that arrives, unless that cannot be gone on with.
