@@ -5,6 +5,7 @@
 
 mod evaluate;
 mod exchange;
+mod heads;
 mod issue;
 mod member;
 mod statement;
@@ -19,8 +20,8 @@ use crate::id::{DeviceId, Hash, LogId, SwarmId};
 use crate::later;
 use crate::limits::{MAX_STATEMENT, MAX_STATEMENTS, VERSION};
 use evaluate::Outcome;
-pub use exchange::ChainHead;
-use exchange::{hash_of, heads_of};
+pub use heads::ChainHead;
+use heads::{hash_of, heads_of};
 pub use member::{Extent, Member, Revoked, Right};
 pub use statement::{BadStatement, Cut, Genesis, Grant, Revoke, Role, Statement, StatementBody};
 use statement::{Held, check_label, number, open, read};

@@ -4,12 +4,12 @@
 use crate::swarm::{Swarm, key};
 use serde::Serialize;
 use swarmkv_protocol::codec::{self, Bytes};
-use swarmkv_protocol::crypto::{self, DeviceKey, Domain};
+use swarmkv_protocol::crypto::{self, DeviceKey, Domain, Sig};
 use swarmkv_protocol::id::{DeviceId, Hash};
-use swarmkv_protocol::io::{LaterKind, Verdict};
+use swarmkv_protocol::io::{Input, LaterKind, Verdict};
 use swarmkv_protocol::limits::VERSION;
 use swarmkv_protocol::message::{self, Gossip, Repair};
-use swarmkv_protocol::roster::{BadStatement, Grant, Role, Roster, Statement};
+use swarmkv_protocol::roster::{BadStatement, Grant, Role, Roster, Statement, StatementBody};
 
 /// What a statement of a later version says.
 #[derive(Clone, Serialize)]
@@ -23,6 +23,10 @@ fn device(n: usize) -> DeviceKey {
 
 fn name(statement: &Bytes) -> Hash {
     crypto::hash(Domain::StatementName, &[statement])
+}
+
+fn named(statement: &Bytes) -> (Hash, Bytes) {
+    (name(statement), statement.clone())
 }
 
 /// Signs a statement of any kind.
@@ -57,7 +61,6 @@ fn issue(roster: &mut Roster, issuer: usize, n: usize, role: Role) -> Bytes {
 
 /// A grant by `issuer` in the place after `prev`, which this build does not understand.
 fn grant_behind(roster: &Roster, issuer: usize, prev: (u64, &Bytes), n: usize) -> Bytes {
-    use swarmkv_protocol::roster::StatementBody;
     state(roster, issuer, prev.0 + 1, name(prev.1), StatementBody::Grant(grant(n, Role::Writer)))
 }
 
@@ -92,6 +95,21 @@ fn an_unknown_statement_and_what_is_behind_it_is_kept_and_changes_nothing() {
     let mut roster = roster;
     issue(&mut roster, 1, 4, Role::Writer);
     assert!(is_member(&roster, 4));
+}
+
+#[test]
+fn what_is_behind_it_is_not_judged_by_this_versions_ranks() {
+    let mut roster = founded();
+    issue(&mut roster, 0, 1, Role::Admin);
+    let first = unknown(&roster, 1, None);
+    // An admin admits no admin, as far as this build knows.
+    let second = state(&roster, 1, 2, name(&first), StatementBody::Grant(grant(5, Role::Admin)));
+    let both = [second.clone(), first];
+    assert_eq!(roster.insert(&both), (both.iter().rev().map(named).collect(), Vec::new()));
+    assert!(!is_member(&roster, 5));
+    // Without the other it is refused.
+    let alone = state(&roster, 1, 1, Hash::default(), StatementBody::Grant(grant(5, Role::Admin)));
+    assert_eq!(roster.insert(&[alone]).1, [BadStatement::Rank]);
 }
 
 #[test]
@@ -233,7 +251,7 @@ fn whoever_is_revoked_is_no_reason_to_upgrade() {
     let later = |swarm: &Swarm| swarm.nodes[0].engine.later().map(|later| later.from);
     assert_eq!(later(&swarm), Some(swarm.nodes[2].id));
     let (token, device) = (swarm.token(), swarm.nodes[2].id);
-    swarm.input(0, swarmkv_protocol::io::Input::Revoke { token, device });
+    swarm.input(0, Input::Revoke { token, device });
     assert_eq!(later(&swarm), None);
 }
 
@@ -286,8 +304,7 @@ fn a_log_with_a_header_of_a_later_version_is_passed_over_in_repair() {
     swarm.disconnect_all(0);
     swarm.hook = Box::new(move |from, _, bytes| {
         let later = |header: &Bytes| {
-            let (body, sig): (Bytes, swarmkv_protocol::crypto::Sig) =
-                codec::decode(header).expect("sealed");
+            let (body, sig): (Bytes, Sig) = codec::decode(header).expect("sealed");
             let mut body = body.to_vec();
             // A field more, and a higher number.
             (body[0], body[1]) = (body[0] + 1, VERSION + 1);
