@@ -5,6 +5,7 @@
 //! seconds each; `SWARMKV_HOSTILE_SECONDS=n` makes them last longer. The attacker runs on one core, its
 //! victims on another, where the machine has two.
 
+mod reader;
 mod table;
 mod town;
 

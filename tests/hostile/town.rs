@@ -93,12 +93,20 @@ pub struct Town {
     rows: Vec<Vec<String>>,
     /// The attacks so far: what a member wrote before it was taken out stays.
     past: Vec<&'static str>,
-    /// Towns share the cores: one at a time.
-    _turn: MutexGuard<'static, ()>,
+    _turn: Turn,
+}
+
+/// All that is measured here shares the cores: one at a time.
+pub type Turn = MutexGuard<'static, ()>;
+
+/// Waits until nobody else measures.
+pub fn turn() -> Turn {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Words before a command that pin it to a core, where there are two.
-fn pinned(core: usize) -> Vec<String> {
+pub fn pinned(core: usize) -> Vec<String> {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let there = Command::new("taskset").arg("-V").stdout(Stdio::null()).status().is_ok();
     if cores < 2 || !there {
@@ -109,8 +117,7 @@ fn pinned(core: usize) -> Vec<String> {
 
 impl Town {
     pub fn founded() -> Self {
-        static TURN: Mutex<()> = Mutex::new(());
-        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        let turn = turn();
         let pin = pinned(0);
         let device = |label: &str| Device::new(label).launched_by(&pin);
         let owner = device("anna").founded();

@@ -35,8 +35,8 @@ struct Assault<'a> {
     report: Report,
 }
 
-/// Attacks as a member for the time given.
-pub(super) async fn attack(rogue: &Rogue) -> Result<Report, String> {
+/// Connects to all victims as a member.
+pub(super) async fn connect(rogue: &Rogue) -> Result<(Network, mpsc::Receiver<Event>), String> {
     let roster = rogue.roster.as_ref().ok_or("only a member can do that: give a ticket")?;
     let mut config = NetworkConfig::new(rogue.key.seed(), rogue.swarm);
     config.listen = vec!["/ip4/127.0.0.1/tcp/0".into()];
@@ -48,7 +48,13 @@ pub(super) async fn attack(rogue: &Rogue) -> Result<Report, String> {
         .iter()
         .map(|(addr, device)| format!("{addr}/p2p/{}", peer_id_text(device)))
         .collect();
-    let (net, events) = Network::start(config).await.map_err(|e| e.to_string())?;
+    Network::start(config).await.map_err(|e| e.to_string())
+}
+
+/// Attacks as a member for the time given.
+pub(super) async fn attack(rogue: &Rogue) -> Result<Report, String> {
+    let roster = rogue.roster.as_ref().ok_or("only a member can do that: give a ticket")?;
+    let (net, events) = connect(rogue).await?;
     let mut assault = Assault {
         forger: Forger::new(rogue.orders.seed, roster)?,
         rogue,

@@ -5,6 +5,7 @@
 mod forge;
 mod member;
 mod raw;
+mod reader;
 
 use std::time::{Duration, Instant};
 
@@ -41,6 +42,10 @@ pub struct Orders {
 pub struct Report {
     /// Messages, frames, streams or dials.
     pub sent: u64,
+    /// Repair sessions that it opened, where that is its attack.
+    pub opened: u64,
+    /// Repair sessions that others opened to it.
+    pub served: u64,
     /// When the last connection to any victim was lost for good, in milliseconds from the first attack.
     pub cut_off_ms: Option<u64>,
     /// Answers that nobody should have given.
@@ -103,6 +108,7 @@ pub async fn run(orders: Orders) -> Result<Report, String> {
     let report = match rogue.orders.attack.as_str() {
         "slow" | "giant-frame" | "garbage-streams" => raw::streams(&rogue).await?,
         "dials" => raw::dials(&rogue).await?,
+        "reader" => reader::attack(&rogue).await?,
         _ => member::attack(&rogue).await?,
     };
     let left = rogue.time().saturating_sub(began.elapsed());
