@@ -161,7 +161,7 @@ mod tests {
     #[test]
     fn an_enumeration_names_its_variants_in_order() {
         assert_eq!(variants::<Gossip>(), ["Commit", "Announce", "Statement"]);
-        assert_eq!(variants::<Repair>().len(), 13);
+        assert_eq!(variants::<Repair>()[..3], ["Hello", "Same", "Differs"]);
     }
 
     #[test]

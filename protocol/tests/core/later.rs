@@ -1,7 +1,6 @@
 //! What a later version sends is held or passed over, and nobody is blamed for it: replicas of two versions go on
 //! side by side, and the older one says that an upgrade would help.
 
-use crate::swarm::{Swarm, key};
 use serde::Serialize;
 use swarmkv_protocol::codec::{self, Bytes};
 use swarmkv_protocol::crypto::{self, DeviceKey, Domain, Sig};
@@ -10,6 +9,8 @@ use swarmkv_protocol::io::{Input, LaterKind, Verdict};
 use swarmkv_protocol::limits::VERSION;
 use swarmkv_protocol::message::{self, Gossip, Repair};
 use swarmkv_protocol::roster::{BadStatement, Grant, Role, Roster, Statement, StatementBody};
+
+use crate::swarm::{Swarm, key};
 
 /// What a statement of a later version says.
 #[derive(Clone, Serialize)]
@@ -90,6 +91,7 @@ fn an_unknown_statement_and_what_is_behind_it_is_kept_and_changes_nothing() {
     assert!(is_member(&roster, 2) && !is_member(&roster, 3));
     assert_eq!(roster.members().count(), 3);
     assert_eq!(roster.beyond(&[]), all);
+    assert_eq!(roster.names().len(), all.len(), "nobody sends it again");
     assert_eq!(roster.ahead().collect::<Vec<_>>(), [device(0).id()]);
     // What others state is judged as ever.
     let mut roster = roster;

@@ -4,13 +4,16 @@
 //! `SWARMKV_LIVES=2000 cargo test -p swarmkv-protocol lives -- --nocapture` makes it a long run and prints
 //! what each stretch of lives costs.
 
+#![expect(clippy::disallowed_methods, reason = "it measures what a life costs")]
+
 use std::time::{Duration, Instant};
 
-use crate::swarm::{Disk, Swarm};
 use swarmkv_protocol::io::{Blame, Fault};
 use swarmkv_protocol::limits::MAX_LOGS_PER_AUTHOR;
 use swarmkv_protocol::message::{self, Gossip};
 use swarmkv_protocol::view::View;
+
+use crate::swarm::{Disk, Swarm};
 
 /// Always there, always there but not heard by the one in memory, and the one in memory.
 const ALWAYS: usize = 0;
