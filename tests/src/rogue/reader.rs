@@ -207,6 +207,7 @@ impl Reader<'_> {
             head: Hash8::new((self.next + i).to_be_bytes()),
             staged: 0,
             refused: None,
+            compare: false,
         };
         let mut entries: Vec<Entry> = (0..lies).map(entry).collect();
         entries.sort_unstable();
