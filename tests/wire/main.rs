@@ -173,8 +173,14 @@ fn a_live_root_and_a_version_keep_their_values() {
 
 #[test]
 fn a_digest_entry_a_shortened_head_and_a_state_hash_keep_their_values() {
-    let entry =
-        Entry { log: log(), seq: 10, head: Hash8::new([5; 8]), staged: 70_000, refused: None };
+    let entry = Entry {
+        log: log(),
+        seq: 10,
+        head: Hash8::new([5; 8]),
+        staged: 70_000,
+        refused: None,
+        compare: false,
+    };
     golden("entry", &hex(&codec::encode(&entry)));
     let short = DigestKey([7; 16]).short(&Hash::new([6; 32]));
     golden("digest-head", &hex(short.as_bytes()));
