@@ -204,7 +204,7 @@ impl<S: Store> Engine<S> {
 
     pub(super) fn session_bytes(&mut self, now: Now, session: SessionId, bytes: u64) {
         if let Some(pull) = self.pulls.get_mut(&session) {
-            pull.arriving(now, bytes);
+            pull.arriving(now, bytes, &mut self.replica);
         }
     }
 

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use self::receiving::Receiving;
 use super::hold::Hold;
 use super::progress::Progress;
-use crate::id::{DeviceId, Hash8, LogId};
+use crate::id::{BranchId, DeviceId, Hash8, LogId};
 use crate::io::{Fault, Output, SessionId};
 use crate::limits::{DIGEST_ENTRIES, MAX_FRAME, MAX_LOGS, MAX_STATEMENTS, SLOW_LINE_BYTES_PER_MS};
 use crate::log::branch::Branch;
@@ -233,10 +233,16 @@ impl Pull {
 
     /// A frame is on its way. It counts only where slots of an accepted log are due, and no further than one
     /// frame can go.
-    pub(crate) fn arriving(&mut self, now: Now, bytes: u64) {
+    pub(crate) fn arriving<S: Store>(&mut self, now: Now, bytes: u64, replica: &mut Replica<S>) {
         self.arrived = self.arrived.saturating_add(bytes);
-        if self.receiving.is_some() && self.arrived <= MAX_FRAME as u64 {
+        let log = self.receiving.as_ref().map(|receiving| receiving.branch);
+        let mine =
+            |id: &BranchId| replica.receiving.get(id).is_some_and(|(by, _)| *by == self.session);
+        if let Some(id) = log.filter(mine)
+            && self.arrived <= MAX_FRAME as u64
+        {
             self.progress.bytes(now.mono, bytes);
+            self.hold_on(id, now, bytes, replica);
         }
     }
 
