@@ -1,6 +1,9 @@
 //! An honest write goes on naming what the own slot that it replaces has named, or newer of that log.
 
-use swarmkv_protocol::id::LogId;
+use std::collections::BTreeSet;
+
+use swarmkv_protocol::id::{LogId, Version};
+use swarmkv_protocol::limits::MAX_NAMED_LOGS;
 use swarmkv_protocol::store::RawSlot;
 
 use crate::model::{Signed, Written};
@@ -22,10 +25,18 @@ pub fn hold(log: &LogId, before: Option<&Written>, slots: &[Signed]) -> Result<(
 
 fn carried(log: &LogId, replaced: &RawSlot, new: &RawSlot) -> Result<(), String> {
     let (Ok(old), Ok(new)) = (replaced.open(), new.open()) else { return Ok(()) };
-    let kept = |entry: &&swarmkv_protocol::id::Version| {
+    let kept = |entry: &&Version| {
         new.op.ctx.iter().any(|other| other.log == entry.log && other.seq >= entry.seq)
     };
-    match old.op.ctx.iter().find(|entry| entry.log != *log && !kept(entry)) {
+    // Of an author that opens log after log the ones with the least epochs are let go of: they count nowhere that
+    // knows the greater ones.
+    let logs: BTreeSet<LogId> = old.op.ctx.iter().chain(&new.op.ctx).map(|e| e.log).collect();
+    let outlived = |entry: &LogId| {
+        let greater = logs.range(entry..).skip(1).take_while(|other| other.author == entry.author);
+        greater.count() >= MAX_NAMED_LOGS
+    };
+    let due = |e: &&Version| e.log != *log && !kept(e) && !outlived(&e.log);
+    match old.op.ctx.iter().find(due) {
         Some(entry) => {
             Err(format!("contexts: {log:?}:{} does not name {entry:?} any more", new.seq))
         }
