@@ -1,6 +1,7 @@
 //! The serving side: compares digests and streams what the other side lacks, smallest log first.
 
 mod sending;
+mod streaming;
 
 use std::collections::VecDeque;
 

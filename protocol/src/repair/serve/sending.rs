@@ -1,21 +1,10 @@
-//! One log being sent: its slots as they follow each other, or after a comparison of live sets only those
-//! that the other side lacks.
+//! How far the sending of one branch is, and what is done with it next.
 
 use std::collections::VecDeque;
 
-use super::{Phase, Serve};
 use crate::id::{BranchId, Hash8};
-use crate::limits::{
-    BLOCK_BYTES, BLOCK_SLOTS, CHUNK_BYTES, CHUNK_SLOTS, NAMES, NAMES_BYTES, RANGES, STAGE_SLACK,
-    SUMS,
-};
-use crate::log::branch::Branch;
 use crate::log::digest::Entry;
-use crate::log::live_set::{self, Block, Named, Range};
-use crate::message::{Ask, Names, Repair, SlotRecord, Start, Sums};
-use crate::model::slot::RawSlot;
-use crate::replica::Replica;
-use crate::store::{Store, StoreError};
+use crate::log::live_set::Range;
 
 /// A branch being sent.
 #[derive(Debug)]
@@ -23,20 +12,20 @@ pub(super) struct Sending {
     pub(super) branch: BranchId,
     /// The receiver's proven head that it goes on from; 0: it is sent whole.
     pub(super) base: u64,
-    head: Hash8,
+    pub(super) head: Hash8,
     /// Whether this side knows that the branch goes through that head.
-    linked: bool,
+    pub(super) linked: bool,
     /// Sent, or summed up, to here.
-    cursor: u64,
+    pub(super) cursor: u64,
     /// The size that was announced; nothing: it is still to be started.
-    announced: Option<u64>,
-    compare: bool,
-    step: Step,
+    pub(super) announced: Option<u64>,
+    pub(super) compare: bool,
+    pub(super) step: Step,
 }
 
 /// What is done with a branch next.
 #[derive(Debug)]
-enum Step {
+pub(super) enum Step {
     /// Its live set is summed up.
     Sum,
     /// What was asked for is sent, and what was asked about is named.
@@ -63,190 +52,5 @@ impl Sending {
     /// Nothing that the other side has set aside belongs to this one.
     pub(super) fn start_over(&mut self) {
         self.cursor = 0;
-    }
-}
-
-impl Serve {
-    /// What is asked about the log that was summed up; false if it makes no sense.
-    pub(super) fn asked(&mut self, ask: &Ask) -> bool {
-        let Some(sending) = self.sending.front_mut() else { return false };
-        let apart = ask.ranges.windows(2).all(|pair| pair[0].upto <= pair[1].after);
-        let proper = ask.ranges.iter().all(|range| range.after < range.upto);
-        let ascending = ask.wanted.windows(2).all(|pair| pair[0] < pair[1]);
-        if !apart || !proper || !ascending {
-            return false;
-        }
-        if ask.wanted.len() > NAMES || ask.ranges.len() > RANGES {
-            return false;
-        }
-        let wanted = ask.wanted.iter().copied().collect();
-        sending.step = Step::Answer { wanted, ranges: ask.ranges.clone() };
-        true
-    }
-
-    /// Puts the next piece of the stream into the outbox.
-    pub(super) fn next_chunk<S: Store>(&mut self, replica: &Replica<S>) -> Result<(), StoreError> {
-        while self.outbox.is_empty() && self.phase == Phase::Streaming {
-            let Some(mut sending) = self.sending.pop_front() else {
-                self.phase = Phase::Answering;
-                self.say(&Repair::Done);
-                return Ok(());
-            };
-            let there = replica.logs.get(&sending.branch).filter(|branch| branch.shown());
-            // Dropped or set aside meanwhile: nothing of it can be proven any more.
-            let Some(branch) = there else { continue };
-            if self.go_on_with(&mut sending, branch, &replica.store)? {
-                self.sending.push_front(sending);
-            }
-        }
-        Ok(())
-    }
-
-    /// One step of a branch; false when it is through.
-    fn go_on_with(
-        &mut self,
-        sending: &mut Sending,
-        branch: &Branch,
-        store: &impl Store,
-    ) -> Result<bool, StoreError> {
-        let Some(head) = branch.head.as_ref() else { return Ok(false) };
-        let grown = head.header().live_bytes;
-        if sending.announced.is_none_or(|size| grown > size.saturating_add(STAGE_SLACK / 2)) {
-            sending.announced = Some(grown);
-            self.say(&Repair::Start(Start {
-                log: branch.id.log,
-                base: sending.head,
-                linked: sending.linked,
-                from: sending.cursor,
-                compare: sending.compare,
-                header: head.bytes().clone(),
-            }));
-            return Ok(true);
-        }
-        match &mut sending.step {
-            Step::Sum => {
-                let sums = self.sums(branch, &mut sending.cursor, store)?;
-                if sums.last {
-                    self.phase = Phase::Comparing;
-                }
-                self.say(&Repair::Sums(sums));
-            }
-            Step::Answer { wanted, .. } if !wanted.is_empty() => {
-                let slots = self.wanted(branch, wanted, store)?;
-                self.say_slots(slots);
-            }
-            Step::Answer { ranges, .. } if ranges.is_empty() => sending.step = Step::Send,
-            Step::Answer { ranges, .. } => {
-                let names = self.names(branch, ranges, store)?;
-                self.phase = Phase::Comparing;
-                self.say(&Repair::Names(names));
-            }
-            Step::Send => {
-                let (from, upto) = (sending.cursor, branch.seq());
-                let chunk = store.slots_after(&branch.id, from, upto, CHUNK_SLOTS, CHUNK_BYTES)?;
-                let Some(last) = chunk.last() else {
-                    self.say(&Repair::End(head.bytes().clone()));
-                    return Ok(false);
-                };
-                sending.cursor = last.seq;
-                let slots = self.live(branch, chunk, store)?;
-                self.say_slots(slots.into_iter().map(SlotRecord::from).collect());
-            }
-        }
-        Ok(true)
-    }
-
-    fn say_slots(&mut self, slots: Vec<SlotRecord>) {
-        if !slots.is_empty() {
-            self.say(&Repair::Slots(slots));
-        }
-    }
-
-    /// Those of some slots that are live now.
-    fn live(
-        &mut self,
-        branch: &Branch,
-        raws: Vec<RawSlot>,
-        store: &impl Store,
-    ) -> Result<Vec<RawSlot>, StoreError> {
-        let mut live = Vec::with_capacity(raws.len());
-        for raw in raws {
-            if raw.op.is_empty() {
-                return Err(StoreError::Damaged { branch: branch.id, seq: raw.seq });
-            }
-            if branch.is_latest(&raw, branch.seq(), store)? {
-                self.sent += raw.op.len() as u64;
-                live.push(raw);
-            }
-        }
-        Ok(live)
-    }
-
-    /// The next blocks of the live set, summed up.
-    fn sums(
-        &mut self,
-        branch: &Branch,
-        cursor: &mut u64,
-        store: &impl Store,
-    ) -> Result<Sums, StoreError> {
-        let mut blocks = Vec::new();
-        while blocks.len() < SUMS {
-            let (from, upto) = (*cursor, branch.seq());
-            let raws = store.slots_after(&branch.id, from, upto, BLOCK_SLOTS, BLOCK_BYTES)?;
-            let Some(last) = raws.last() else {
-                return Ok(Sums { blocks, last: true });
-            };
-            *cursor = last.seq;
-            let live = self.live(branch, raws, store)?;
-            blocks.push(Block { upto: *cursor, sum: live_set::sum(&live, &self.key) });
-        }
-        Ok(Sums { blocks, last: false })
-    }
-
-    /// The names of the live slots in some ranges, as far as one frame goes.
-    fn names(
-        &mut self,
-        branch: &Branch,
-        ranges: &[Range],
-        store: &impl Store,
-    ) -> Result<Names, StoreError> {
-        let mut all = Names { names: Vec::new(), upto: 0 };
-        let (mut slots, mut bytes) = (NAMES, NAMES_BYTES);
-        for range in ranges {
-            let upto = range.upto.min(branch.seq());
-            let raws = store.slots_after(&branch.id, range.after, upto, slots, bytes)?;
-            let end = raws.last().map_or(range.after, |last| last.seq);
-            let more = !store.slots_after(&branch.id, end, upto, 1, 1)?.is_empty();
-            all.upto = if more { end } else { range.upto };
-            slots = slots.saturating_sub(raws.len());
-            bytes = bytes.saturating_sub(raws.iter().map(|raw| raw.op.len()).sum());
-            let live = self.live(branch, raws, store)?;
-            all.names.extend(live.iter().map(|raw| Named::of(raw, &self.key)));
-            if more || slots == 0 || bytes == 0 {
-                break;
-            }
-        }
-        Ok(all)
-    }
-
-    /// Slots that were asked for one by one, as many as one frame takes.
-    fn wanted(
-        &mut self,
-        branch: &Branch,
-        wanted: &mut VecDeque<u64>,
-        store: &impl Store,
-    ) -> Result<Vec<SlotRecord>, StoreError> {
-        let (mut slots, mut bytes) = (Vec::new(), 0);
-        while let Some(seq) = wanted.front().copied() {
-            let upto = seq.min(branch.seq());
-            let raws = store.slots_after(&branch.id, seq.saturating_sub(1), upto, 1, 1)?;
-            bytes += raws.iter().map(|raw| raw.op.len()).sum::<usize>();
-            if bytes > CHUNK_BYTES && !slots.is_empty() {
-                break;
-            }
-            wanted.pop_front();
-            slots.extend(self.live(branch, raws, store)?.into_iter().map(SlotRecord::from));
-        }
-        Ok(slots)
     }
 }
