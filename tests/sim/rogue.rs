@@ -191,6 +191,14 @@ fn twist(rng: &mut Rng, repair: &mut Repair) {
         }
         Repair::Roster(names) => names.reverse(),
         Repair::Except(places) => places.extend([0, u32::MAX]),
+        Repair::Sums(_) | Repair::Ask(_) | Repair::Names(_) => twist_comparison(rng, repair),
+        Repair::Done | Repair::Same(_) | Repair::TellAll => {}
+    }
+}
+
+/// The same for the frames of a comparison.
+fn twist_comparison(rng: &mut Rng, repair: &mut Repair) {
+    match repair {
         Repair::Sums(sums) => match rng.below(4) {
             0 => sums.last = !sums.last,
             1 => sums.blocks.reverse(),
@@ -208,7 +216,7 @@ fn twist(rng: &mut Rng, repair: &mut Repair) {
             2 => names.names.truncate(1),
             _ => names.names.iter_mut().for_each(|named| named.name = Hash8::new(rng.bytes())),
         },
-        Repair::Done | Repair::Same(_) | Repair::TellAll => {}
+        _ => {}
     }
 }
 

@@ -311,6 +311,28 @@ impl Twister<'_, '_> {
         }
     }
 
+    fn twist_comparison(&mut self, repair: &mut Repair) {
+        let number = self.0.number();
+        match repair {
+            Repair::Sums(sums) => match self.0.byte() % 3 {
+                0 => sums.last = !sums.last,
+                1 => sums.blocks.iter_mut().for_each(|block| block.upto ^= number),
+                _ => sums.blocks.iter_mut().for_each(|block| block.sum = Default::default()),
+            },
+            Repair::Ask(ask) => match self.0.byte() % 3 {
+                0 => ask.ranges.iter_mut().for_each(|range| range.upto = number),
+                1 => ask.wanted.push(number),
+                _ => ask.ranges.clear(),
+            },
+            Repair::Names(names) => match self.0.byte() % 3 {
+                0 => names.upto = number,
+                1 => names.names.iter_mut().for_each(|named| named.seq ^= number),
+                _ => names.names.iter_mut().for_each(|named| named.name = Default::default()),
+            },
+            _ => {}
+        }
+    }
+
     fn twist(&mut self, repair: &mut Repair) {
         let number = self.0.number();
         match repair {
@@ -363,21 +385,7 @@ impl Twister<'_, '_> {
             }
             Repair::Plan(plan) => plan.logs.iter_mut().for_each(|planned| planned.seq = number),
             Repair::Except(places) => places.push(self.0.byte().into()),
-            Repair::Sums(sums) => match self.0.byte() % 3 {
-                0 => sums.last = !sums.last,
-                1 => sums.blocks.iter_mut().for_each(|block| block.upto ^= number),
-                _ => sums.blocks.iter_mut().for_each(|block| block.sum = Default::default()),
-            },
-            Repair::Ask(ask) => match self.0.byte() % 3 {
-                0 => ask.ranges.iter_mut().for_each(|range| range.upto = number),
-                1 => ask.wanted.push(number),
-                _ => ask.ranges.clear(),
-            },
-            Repair::Names(names) => match self.0.byte() % 3 {
-                0 => names.upto = number,
-                1 => names.names.iter_mut().for_each(|named| named.seq ^= number),
-                _ => names.names.iter_mut().for_each(|named| named.name = Default::default()),
-            },
+            Repair::Sums(_) | Repair::Ask(_) | Repair::Names(_) => self.twist_comparison(repair),
             Repair::Hello(_)
             | Repair::Differs(_)
             | Repair::Done
