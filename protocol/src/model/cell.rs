@@ -31,6 +31,12 @@ impl Tag {
         })
     }
 
+    /// Whether values and counters stand in cells with this tag.
+    #[must_use]
+    pub const fn has_values(self) -> bool {
+        matches!(self, Self::Value | Self::Map)
+    }
+
     /// Whether cells with this tag are told apart by a field.
     #[must_use]
     pub const fn has_field(self) -> bool {

@@ -223,7 +223,7 @@ impl Op {
         };
         Self::check_parts(&self.cell, value)?;
         let fits = match (&self.body, self.cell.tag) {
-            (Body::Put(_) | Body::Counter(_), tag) => matches!(tag, Tag::Value | Tag::Map),
+            (Body::Put(_) | Body::Counter(_), tag) => tag.has_values(),
             (Body::Delete, _) => true,
             (Body::Until(until), tag) => {
                 tag == Tag::Ttl && until.governs.len() <= MAX_CTX && ascends(&until.governs)

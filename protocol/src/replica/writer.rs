@@ -8,7 +8,7 @@ use super::plan::{holds, size_hint, value_of, write};
 use crate::codec::{self, Bytes};
 use crate::crypto::DeviceKey;
 use crate::id::{DeviceId, Hash, LogId, Version};
-use crate::io::{Change, Fault, Output, Token, WriteRefused};
+use crate::io::{Change, Edit, Fault, Output, Token, WriteRefused};
 use crate::limits::{
     GROUP_BYTES, GROUP_OPS, MAX_LOGS_PER_AUTHOR, MAX_QUEUED_WRITES, MAX_TX_BYTES, MAX_TX_OPS,
 };
@@ -18,7 +18,7 @@ use crate::log::commit::{self, VerifiedCommit};
 use crate::log::log_set::LogSet;
 use crate::log::verify::VerifiedHeader;
 use crate::model::cell::Cell;
-use crate::model::op::{Op, Slot};
+use crate::model::op::{BadOp, Op, Slot};
 use crate::model::view::View;
 use crate::plant::{self, Plant};
 use crate::random::Random;
@@ -265,7 +265,10 @@ impl LocalWriter {
             if !change.cell.key.starts_with(&right.prefix) {
                 return Some(WriteRefused::NotAllowed("the key lies outside its prefix"));
             }
-            if let Err(bad) = Op::check_parts(&change.cell, value_of(change)) {
+            // What does not fit its cell no replica takes, and who hands it on is blamed.
+            let fits = change.edit == Edit::Delete || change.cell.tag.has_values();
+            let checked = Op::check_parts(&change.cell, value_of(change));
+            if let Err(bad) = checked.and(fits.then_some(()).ok_or(BadOp::Body)) {
                 return Some(WriteRefused::Invalid(bad.to_string()));
             }
             bytes += size_hint(change);

@@ -7,7 +7,7 @@ use swarmkv_protocol::codec::{self, Bytes};
 use swarmkv_protocol::commit::{self, SignedHeader};
 use swarmkv_protocol::crypto::{DeviceKey, Domain};
 use swarmkv_protocol::id::{Hash, Hash8};
-use swarmkv_protocol::io::{Blame, Fault, Input, Output, Verdict};
+use swarmkv_protocol::io::{Blame, Change, Edit, Fault, Input, Output, Verdict, WriteRefused};
 use swarmkv_protocol::limits::MAX_GOSSIP_VALUE;
 use swarmkv_protocol::message::{self, Gossip, Repair};
 use swarmkv_protocol::op::{Body, Op};
@@ -32,6 +32,25 @@ fn commits_held_behind_a_gap_are_applied_in_order_once_it_is_filled() {
     assert_eq!(swarm.get(1, "k").as_deref(), Some("value 5"));
     assert_eq!(swarm.nodes[1].engine.held(), 0);
     assert!(swarm.nodes[1].engine.logs().iter().all(|log| log.frozen.is_none()));
+}
+
+#[test]
+fn a_write_that_does_not_fit_its_cell_is_refused_before_it_is_signed() {
+    let mut swarm = Swarm::new(2);
+    swarm.gossip = true;
+    swarm.connect(0, 1);
+    let element = swarmkv_protocol::model::cell::Cell {
+        key: b"k".as_slice().into(),
+        tag: swarmkv_protocol::model::cell::Tag::Set,
+        field: Some(b"one".as_slice().into()),
+    };
+    for edit in [Edit::Put(b"v".as_slice().into()), Edit::Add(1)] {
+        let change = Change { cell: element.clone(), edit, expires_at: None, condition: None };
+        let refused = swarm.try_write(0, vec![change]);
+        assert!(matches!(refused, Err(WriteRefused::Invalid(_))), "{refused:?}");
+    }
+    swarm.pass(10_000);
+    assert!(!swarm.damned(), "nobody is blamed");
 }
 
 #[test]
