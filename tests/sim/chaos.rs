@@ -1,6 +1,8 @@
 //! What goes wrong: connections come and go, paths are blocked, nodes die, clocks jump; then it ends.
 
 use swarmkv_protocol::codec::Bytes;
+use swarmkv_protocol::crypto::{self, Domain};
+use swarmkv_protocol::id::Hash;
 use swarmkv_protocol::io::Input;
 use swarmkv_protocol::store::RawSlot;
 
@@ -32,11 +34,12 @@ impl World {
         }
         if self.plan.kills && self.rng.percent(5) {
             let n = self.rng.index(self.nodes.len());
-            if self.rng.percent(30) {
+            let orderly = self.rng.percent(30);
+            if orderly {
                 // It was about to stop in good order.
                 self.input(n, Input::Flush)?;
             }
-            self.kill(n);
+            self.stop(n, orderly);
         }
         if self.plan.clocks && self.rng.percent(3) {
             let n = self.rng.index(self.nodes.len());
@@ -58,6 +61,9 @@ impl World {
         }
         if self.plan.revocations && self.rng.percent(3) {
             self.revoke()?;
+        }
+        if self.plan.hostility.as_ref().is_some_and(|h| h.revocations) && self.rng.percent(6) {
+            self.expel()?;
         }
         if let Some(rogue) = self.plan.rogue {
             crate::rogue::act(self, rogue);
@@ -174,6 +180,10 @@ impl World {
 
     /// A process dies, now.
     pub fn kill(&mut self, n: usize) {
+        self.stop(n, false);
+    }
+
+    fn stop(&mut self, n: usize, orderly: bool) {
         if self.nodes[n].engine.is_none() {
             return;
         }
@@ -181,7 +191,11 @@ impl World {
             self.disconnect(n, peer);
         }
         let lucky = self.rng.below(4);
-        self.nodes[n].kill(lucky);
+        if self.nodes[n].memory {
+            self.forget(n, orderly);
+        } else {
+            self.nodes[n].kill(lucky);
+        }
         if self.plan.plant == Plant::ForgetSynced && n == 0 && self.time > 5_000 {
             let keep = swarmkv_protocol::memory::MemoryStore::default();
             self.nodes[n].disk.borrow_mut().restore(&keep);
@@ -195,6 +209,7 @@ impl World {
             return Ok(());
         }
         let restored = self.plan.restores && self.rng.percent(40);
+        let restored = restored && !self.nodes[n].memory;
         let copy = if restored { self.nodes[n].old_copy.clone() } else { None };
         let often = self.plan.hostility.as_ref().map_or(0, |hostility| hostility.fresh_epochs);
         let fresh = self.rng.percent(often);
@@ -214,13 +229,15 @@ impl World {
         self.start(n, noticed)
     }
 
-    /// A disk is lost: what nobody else holds durably of its author's logs may go with it.
-    fn waive(&mut self, n: usize) {
-        let author = self.nodes[n].id;
-        let logs: Vec<_> =
-            self.model.logs.keys().filter(|log| log.author == author).copied().collect();
+    /// A disk is lost, or its device is taken out: what no other member holds durably may go with it, of its
+    /// own logs and of those that others lost before.
+    pub fn waive(&mut self, n: usize) {
+        let logs: Vec<_> = self.model.logs.keys().copied().collect();
         for log in logs {
-            let others = (0..self.nodes.len()).filter(|other| *other != n && self.honest(*other));
+            let holds = |other: &usize| {
+                *other != n && self.honest(*other) && !self.outcasts.contains(other)
+            };
+            let others = (0..self.nodes.len()).filter(holds);
             let safe = others.map(|other| self.durable_head(other, &log)).max().unwrap_or(0);
             let entry = self.model.waived.entry(log).or_insert(u64::MAX);
             *entry = safe.min(*entry);
@@ -231,8 +248,12 @@ impl World {
     pub fn durable_head(&self, n: usize, log: &swarmkv_protocol::id::LogId) -> u64 {
         let Some(written) = self.model.logs.get(log) else { return 0 };
         let disk = self.nodes[n].disk.borrow();
-        let there = |seq: &&u64| crate::disk::has_header(&disk.durable, log, **seq);
-        written.ends.iter().rev().find(there).copied().unwrap_or(0)
+        // Another header there is of another history.
+        let there = |(seq, hash): &(&u64, &Hash)| {
+            let mut headers = crate::disk::headers_at(&disk.durable, log, **seq);
+            headers.any(|bytes| crypto::hash(Domain::Header, &[&bytes]) == **hash)
+        };
+        written.ends.iter().rev().find(there).map_or(0, |(seq, _)| *seq)
     }
 
     /// Faults end: everybody is up, the network is whole, clocks stay as wrong as they are.

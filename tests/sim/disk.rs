@@ -120,6 +120,11 @@ pub fn has_header(store: &MemoryStore, log: &LogId, seq: u64) -> bool {
 
 /// See [`has_header`].
 pub fn header_of(store: &MemoryStore, log: &LogId, seq: u64) -> Option<Bytes> {
+    headers_at(store, log, seq).next()
+}
+
+/// The headers that end there, of every history.
+pub fn headers_at(store: &MemoryStore, log: &LogId, seq: u64) -> impl Iterator<Item = Bytes> {
     let branches = (0..64).map(|number| BranchId { log: *log, number });
-    branches.filter_map(|branch| store.header(&branch, seq).ok().flatten()).next()
+    branches.filter_map(move |branch| store.header(&branch, seq).ok().flatten())
 }

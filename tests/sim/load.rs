@@ -4,7 +4,7 @@ use swarmkv_protocol::codec::Bytes;
 use swarmkv_protocol::io::{Change, Condition, Edit, Input, Token};
 use swarmkv_protocol::limits::VERSION;
 use swarmkv_protocol::message;
-use swarmkv_protocol::model::cell::Cell;
+use swarmkv_protocol::model::cell::{Cell, Tag};
 use swarmkv_protocol::roster::Role;
 use swarmkv_protocol::ticket::{Invite, JoinAnswer, JoinRequest, Redeem, Ticket};
 use swarmkv_protocol::view::View;
@@ -39,7 +39,7 @@ impl World {
             0..85 => format!("k{}", self.rng.below(self.plan.keys)),
             _ => format!("u{n}-{}", self.rng.below(4_000)),
         };
-        let cell = Cell::value(key.into_bytes());
+        let cell = self.cell(key.into_bytes());
         let edit = match self.rng.below(100) {
             0..20 => Edit::Delete,
             20..25 if counts => Edit::Put(Bytes(self.rng.below(100).to_string().into_bytes())),
@@ -60,6 +60,21 @@ impl World {
             other => other,
         };
         Change { cell, edit, expires_at, condition }
+    }
+
+    /// Mostly the key itself; where the plan wants it a field or an element, also such as cannot be written.
+    fn cell(&mut self, key: Vec<u8>) -> Cell {
+        let fields = self.plan.hostility.as_ref().map_or(0, |hostility| hostility.fields);
+        if fields == 0 || !self.rng.percent(fields) {
+            return Cell::value(key);
+        }
+        let tag = match self.rng.below(10) {
+            0 => Tag::Set,
+            1 => Tag::Ttl,
+            _ => Tag::Map,
+        };
+        let name = [b'f', u8::try_from(self.rng.below(4)).expect("few")];
+        Cell { key: Bytes(key), tag, field: tag.has_field().then(|| Bytes(name.to_vec())) }
     }
 
     /// No two values are the same.

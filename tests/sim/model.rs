@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use swarmkv_protocol::codec::Bytes;
-use swarmkv_protocol::id::{LogId, Version};
+use swarmkv_protocol::id::{Hash, LogId, Version};
 use swarmkv_protocol::op::{Body, Slot};
 use swarmkv_protocol::store::RawSlot;
 
@@ -20,8 +20,8 @@ pub struct Signed {
 #[derive(Clone, Debug, Default)]
 pub struct Written {
     pub ops: BTreeMap<u64, Signed>,
-    /// Where its commits end.
-    pub ends: BTreeSet<u64>,
+    /// Where its commits end, and the hashes of the headers there.
+    pub ends: BTreeMap<u64, Hash>,
     /// Released to the outside up to here.
     pub released: u64,
 }
@@ -43,16 +43,16 @@ pub struct Model {
 }
 
 impl Model {
-    /// An author signed a commit. What it signed there before must have gone with a kill.
+    /// An author signed a commit that goes on from `before` and ends where `end` says. What it signed there
+    /// before must have gone with a kill.
     pub fn signed(
         &mut self,
         log: LogId,
-        last: u64,
-        count: u64,
+        before: u64,
+        end: (u64, Hash),
         slots: Vec<Signed>,
     ) -> Result<(), String> {
         let written = self.logs.entry(log).or_default();
-        let before = last - count;
         if written.released > before {
             let released = written.released;
             return Err(format!(
@@ -63,7 +63,7 @@ impl Model {
         written.ops.split_off(&(before + 1));
         written.ends.split_off(&(before + 1));
         written.ops.extend(slots.into_iter().map(|signed| (signed.slot.seq, signed)));
-        written.ends.insert(last);
+        written.ends.insert(end.0, end.1);
         self.commits += 1;
         Ok(())
     }

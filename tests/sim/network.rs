@@ -269,7 +269,7 @@ impl World {
 
     /// Puts a frame on its way, as it is.
     pub fn transmit(&mut self, s: usize, end: usize, bytes: Vec<u8>) {
-        self.count_idle(s, &bytes);
+        self.count_idle(s, end, &bytes);
         if self.chaos && self.plan.churn && self.rng.percent(2) {
             return self.cut(s);
         }
@@ -284,16 +284,23 @@ impl World {
         self.agenda.at(self.time + ready, Event::Ready(s, end));
     }
 
-    /// Counts slots that pass between honest replicas that were seen equal.
-    fn count_idle(&mut self, s: usize, bytes: &[u8]) {
+    /// Counts slots that pass between honest replicas that were seen equal, and were sent to the same one
+    /// since then already. Those that are new to it do not count: hostile members bring out what they kept
+    /// back, and their largest commits alone have more slots than may be sent in vain.
+    fn count_idle(&mut self, s: usize, end: usize, bytes: &[u8]) {
+        use swarmkv_protocol::codec;
         use swarmkv_protocol::message::{self, Repair};
         let [a, b] = self.sessions[s].ends;
+        let to = self.sessions[s].ends[1 - end];
         if self.stage == crate::hostile::Stage::Equal
             && self.honest(a)
             && self.honest(b)
             && let Ok(Repair::Slots(slots)) = message::decode(bytes)
         {
-            self.idle_slots += slots.len() as u64;
+            for slot in slots {
+                let name = crypto::hash(Domain::Content, &[&codec::encode(&slot)]);
+                self.idle_slots += u64::from(!self.sent_idle.insert((to, name)));
+            }
         }
     }
 

@@ -60,6 +60,10 @@ pub struct Node {
     pub asleep_until: u64,
     /// Ticks that its engine was given.
     pub ticks: u64,
+    /// Its data is in memory: gone whenever it stops.
+    pub memory: bool,
+    /// Where a peer in memory left its own log when it last stopped in good order.
+    pub resumable: Option<Bytes>,
 }
 
 impl Node {
@@ -90,6 +94,8 @@ impl Node {
             ever_aside: false,
             asleep_until: 0,
             ticks: 0,
+            memory: false,
+            resumable: None,
         }
     }
 
@@ -126,7 +132,9 @@ impl Node {
     pub fn start(&mut self, entropy: u64, fresh_epoch: bool) -> Result<(), String> {
         let genesis = self.genesis.as_ref().expect("a node starts after it joined");
         let roster = Roster::open(genesis).map_err(|e| e.to_string())?;
-        let recovered = self.disk.borrow().visible.recover();
+        let mut recovered = self.disk.borrow().visible.recover();
+        recovered.resumable = self.resumable.clone();
+        let fresh_epoch = fresh_epoch || self.memory;
         let store = Shared(Rc::clone(&self.disk));
         let engine = Engine::open(self.key(), roster, recovered, store, entropy, fresh_epoch);
         self.engine = Some(engine.map_err(|e| e.to_string())?);
@@ -161,4 +169,9 @@ pub fn heads(engine: &Engine<Shared>) -> BTreeMap<LogId, u64> {
         *head = seq.max(*head);
     }
     heads
+}
+
+/// What is shown of every history: its log and where it ends.
+pub fn branches(engine: &Engine<Shared>) -> BTreeSet<(LogId, u64)> {
+    engine.heads().iter().map(|(branch, seq)| (branch.log, seq)).collect()
 }

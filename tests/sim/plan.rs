@@ -142,6 +142,11 @@ impl Plan {
         }
     }
 
+    /// Which nodes keep their data in memory.
+    pub fn memory(&self) -> &[bool] {
+        self.hostility.as_ref().map_or(&[], |hostility| &hostility.memory)
+    }
+
     /// How far a node's wall clock is off.
     pub fn skew(&self, rng: &mut Rng) -> i64 {
         match rng.below(4) {

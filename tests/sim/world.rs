@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use swarmkv_protocol::codec::Bytes;
 use swarmkv_protocol::crypto::{self, Domain};
-use swarmkv_protocol::id::{DeviceId, LogId};
+use swarmkv_protocol::id::{DeviceId, Hash, LogId};
 use swarmkv_protocol::io::{Fault, Input, Output, SessionId, Token, Verdict};
 use swarmkv_protocol::limits::{MAX_FRAME, MAX_GOSSIP};
 use swarmkv_protocol::roster::{Grant, Role, Roster};
@@ -73,8 +73,10 @@ pub struct World {
     /// Members that sign and send anything.
     pub hostile: BTreeMap<usize, crate::hostile::Hostile>,
     pub stage: crate::hostile::Stage,
-    /// Slots sent between honest replicas that were seen equal before.
+    /// Slots sent again to the same one between honest replicas that were seen equal before.
     pub idle_slots: u64,
+    /// What was sent to whom since then.
+    pub sent_idle: BTreeSet<(usize, Hash)>,
     /// What happened since, by kind.
     pub kinds: BTreeMap<String, u64>,
 }
@@ -82,7 +84,11 @@ pub struct World {
 impl World {
     pub fn new(plan: Plan) -> Result<Self, String> {
         let mut rng = Rng::new(plan.seed ^ 0xabcd);
-        let nodes = (0..plan.nodes).map(|_| Node::new(rng.bytes(), plan.skew(&mut rng))).collect();
+        let mut nodes: Vec<Node> =
+            (0..plan.nodes).map(|_| Node::new(rng.bytes(), plan.skew(&mut rng))).collect();
+        for (node, memory) in nodes.iter_mut().zip(plan.memory()) {
+            node.memory = *memory;
+        }
         let mut world = Self {
             plan,
             rng,
@@ -108,6 +114,7 @@ impl World {
             hostile: BTreeMap::new(),
             stage: crate::hostile::Stage::default(),
             idle_slots: 0,
+            sent_idle: BTreeSet::new(),
             kinds: BTreeMap::new(),
         };
         world.found()?;
@@ -385,8 +392,8 @@ impl World {
             Write::Header { branch, bytes, .. } if branch.log == own => Some(bytes),
             _ => None,
         });
-        let Some(header) = header else { return Ok(()) };
-        let header = swarmkv_protocol::commit::SignedHeader::decode(header)
+        let Some(signed) = header else { return Ok(()) };
+        let header = swarmkv_protocol::commit::SignedHeader::decode(signed)
             .map_err(|e| format!("signed: node {n} signed what does not decode: {e}"))?;
         let claim = header.claim();
         let slots = writes.iter().filter_map(|write| match write {
@@ -397,8 +404,10 @@ impl World {
         });
         let slots: Vec<Signed> = slots.collect();
         if self.honest_author(&own) {
-            invariants::contexts::hold(&own, self.model.logs.get(&own), &slots)?;
-            self.model.signed(own, claim.last_seq, u64::from(claim.count), slots)?;
+            let before = claim.last_seq - u64::from(claim.count);
+            invariants::contexts::hold(&own, self.model.logs.get(&own), before, &slots)?;
+            let hash = crypto::hash(Domain::Header, &[signed]);
+            self.model.signed(own, before, (claim.last_seq, hash), slots)?;
         }
         Ok(())
     }

@@ -28,6 +28,16 @@ pub struct Hostility {
     pub roles: Vec<Option<Role>>,
     /// By node: the grants that it gets; none: the node is a reader.
     pub rights: Vec<Vec<Right>>,
+    /// By node: whether it is an honest admin.
+    pub admins: Vec<bool>,
+    /// By node: whether its data is in memory only.
+    pub memory: Vec<bool>,
+    /// Honest owners and admins take members out, members leave.
+    pub revocations: bool,
+    /// Hostile authors leave, and lie about where their logs end.
+    pub leaves: bool,
+    /// How many honest writes go to fields and elements, in percent.
+    pub fields: u64,
     /// Restarts open a new log this often, in percent.
     pub fresh_epochs: u64,
     /// Pause between two acts of a hostile member, in milliseconds, at most.
@@ -47,7 +57,9 @@ fn right(rng: &mut Rng, hostile: bool) -> Right {
 /// The plan of a hostile seed. The owner is honest, and at least half of the swarm.
 pub fn from_seed(seed: u64) -> Plan {
     let mut rng = Rng::new(seed ^ 0x0b5e_55ed);
-    let nodes = usize::try_from(rng.range(3, 8)).expect("small");
+    // Most faults need few members and little time: then there are more seeds for them.
+    let small = rng.percent(65);
+    let nodes = usize::try_from(rng.range(3, if small { 6 } else { 8 })).expect("small");
     let hostile = 1 + rng.index(nodes / 2);
     let (mut roles, mut rights) = (vec![None; nodes], vec![Vec::new(); nodes]);
     for n in 1..nodes {
@@ -57,7 +69,8 @@ pub fn from_seed(seed: u64) -> Plan {
             _ => Role { author: true, relay: true },
         });
         let reads = role.is_some_and(|role| !role.author) && rng.percent(50);
-        let grants = if role.is_some_and(|r| r.author) { rng.range(1, 4) } else { 1 };
+        let several = role.is_some_and(|r| r.author) || role.is_none() && rng.percent(35);
+        let grants = if several { rng.range(1, 4) } else { 1 };
         if !reads {
             rights[n] = (0..grants).map(|_| right(&mut rng, role.is_some())).collect();
         }
@@ -65,6 +78,30 @@ pub fn from_seed(seed: u64) -> Plan {
     }
     let calm = rng.percent(15);
     let base = Plan::from_seed(seed);
+    let honest = |n: &usize| roles[*n].is_none();
+    let admins = rng.percent(50);
+    let admins = (0..nodes).map(|n| honest(&n) && n > 0 && admins && rng.percent(50)).collect();
+    let (rot, restores, memory) = match rng.below(100) {
+        _ if calm => (false, false, false),
+        0..25 => (true, false, false),
+        25..45 => (false, true, false),
+        45..65 => (false, rng.percent(30), true),
+        _ => (false, false, false),
+    };
+    // The owner's device has to have the swarm on disk.
+    let memory = (0..nodes).map(|n| memory && honest(&n) && n > 0 && rng.percent(60)).collect();
+    let revocations = rng.percent(35);
+    let hostility = Hostility {
+        admins,
+        memory,
+        revocations,
+        leaves: revocations && rng.percent(40),
+        fields: if rng.percent(50) { rng.below(40) } else { 0 },
+        fresh_epochs: rng.below(60),
+        every: rng.range(80, 900),
+        rights,
+        roles,
+    };
     Plan {
         nodes,
         loss: if calm { 0 } else { rng.below(25) },
@@ -72,10 +109,11 @@ pub fn from_seed(seed: u64) -> Plan {
         kills: !calm && rng.percent(80),
         churn: !calm && rng.percent(60),
         partitions: !calm && rng.percent(50),
-        restores: false,
-        rot: false,
-        naps: false,
-        sync_errors: false,
+        restores,
+        unnoticed: rng.percent(40),
+        rot,
+        naps: !calm && rng.percent(15),
+        sync_errors: !calm && rng.percent(15),
         reader: false,
         rogue: None,
         rogue_stays: true,
@@ -83,13 +121,8 @@ pub fn from_seed(seed: u64) -> Plan {
         revocations: false,
         writes_every: rng.range(100, 900),
         keys: rng.range(2, 12),
-        chaos_ms: rng.range(15_000, 45_000),
-        hostility: Some(Hostility {
-            roles,
-            rights,
-            fresh_epochs: rng.below(60),
-            every: rng.range(80, 900),
-        }),
+        chaos_ms: if small { rng.range(6_000, 16_000) } else { rng.range(15_000, 45_000) },
+        hostility: Some(hostility),
         ..base
     }
 }

@@ -8,12 +8,18 @@ use swarmkv_protocol::store::RawSlot;
 
 use crate::model::{Signed, Written};
 
-/// Holds the operations of one commit, in their order, against those before them in the log.
-pub fn hold(log: &LogId, before: Option<&Written>, slots: &[Signed]) -> Result<(), String> {
+/// Holds the operations of one commit, in their order, against those before them in the log, which are those
+/// up to `upto`: what was signed beyond that before went with a kill.
+pub fn hold(
+    log: &LogId,
+    before: Option<&Written>,
+    upto: u64,
+    slots: &[Signed],
+) -> Result<(), String> {
     for (n, signed) in slots.iter().enumerate() {
         let earlier = slots[..n].iter().rev().find(|other| other.key == signed.key);
         let older = || {
-            let ops = before?.ops.range(..signed.slot.seq).rev();
+            let ops = before?.ops.range(..=upto).rev();
             ops.map(|(_, other)| other).find(|other| other.key == signed.key)
         };
         if let Some(replaced) = earlier.or_else(older) {
@@ -38,7 +44,12 @@ fn carried(log: &LogId, replaced: &RawSlot, new: &RawSlot) -> Result<(), String>
     let due = |e: &&Version| e.log != *log && !kept(e) && !outlived(&e.log);
     match old.op.ctx.iter().find(due) {
         Some(entry) => {
-            Err(format!("contexts: {log:?}:{} does not name {entry:?} any more", new.seq))
+            let key = String::from_utf8_lossy(&old.op.cell.key);
+            Err(format!(
+                "contexts: {log:?}:{} on {key} does not name {entry:?} any more, which {} did:\n  \
+                 {:?}\n  {:?}",
+                new.seq, old.seq, old.op, new.op
+            ))
         }
         None => Ok(()),
     }

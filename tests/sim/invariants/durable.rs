@@ -1,7 +1,7 @@
 //! Nothing is said before what it rests on is durable.
 
 use swarmkv_protocol::commit::{SignedCommit, SignedHeader};
-use swarmkv_protocol::id::{LogId, Version};
+use swarmkv_protocol::id::{Hash, LogId, Version};
 use swarmkv_protocol::message::{self, Gossip, Repair};
 
 use crate::disk::header_of;
@@ -49,7 +49,7 @@ pub fn published(world: &mut World, n: usize, bytes: &[u8]) -> Result<(), String
 pub fn acknowledged(world: &World, n: usize, version: &Version) -> Result<(), String> {
     let disk = world.nodes[n].disk.borrow();
     let ends = world.model.logs.get(&version.log).map(|written| written.ends.range(version.seq..));
-    let stored = |seq: &u64| disk.had_durable(&version.log, *seq);
+    let stored = |(seq, _): (&u64, &Hash)| disk.had_durable(&version.log, *seq);
     let covered = ends.into_iter().flatten().any(stored);
     if covered || !world.honest_author(&version.log) {
         return Ok(());

@@ -2,7 +2,7 @@
 //! it, or a later one of its own history, took its place.
 
 use swarmkv_protocol::codec::Bytes;
-use swarmkv_protocol::id::Version;
+use swarmkv_protocol::id::{LogId, Version};
 use swarmkv_protocol::time::Hlc;
 
 use crate::world::World;
@@ -25,7 +25,12 @@ pub fn note(world: &mut World) {
         let keys: Vec<Bytes> = world.nodes[n].disk.borrow().visible.keys().cloned().collect();
         for key in keys {
             let Some(view) = world.view(n, &key) else { continue };
-            let may_fork = |log| !world.honest_author(log) && !world.outcast_author(log);
+            // What a hostile author opens and forks beyond bounds makes room for its own.
+            let bounded = |log: &LogId| {
+                world.index(&log.author).is_some_and(|n| world.hostile.contains_key(&n))
+            };
+            let may_fork =
+                |log| !world.honest_author(log) && !world.outcast_author(log) && !bounded(log);
             let shown = view.siblings().filter(|seen| may_fork(&seen.version.log));
             kept.extend(shown.map(|seen| Kept {
                 key: key.clone(),

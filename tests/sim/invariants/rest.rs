@@ -21,13 +21,13 @@ impl Before {
 const TICKS_A_SECOND: u64 = 120;
 /// Events a second and node.
 const EVENTS_A_SECOND: u64 = 1_500;
-/// Slots that equal replicas may send each other, for what the hostile tell may be new for a moment.
+/// Slots that may be sent again to an equal replica: of sessions that broke off, or that ran at once.
 const SLOTS: u64 = 200;
 
 pub fn holds(world: &World, before: &Before, millis: u64) -> Result<(), String> {
     let slots = world.idle_slots - before.idle_slots;
     if slots > SLOTS {
-        return Err(format!("rest: {slots} slots passed between equal replicas"));
+        return Err(format!("rest: {slots} slots passed again between equal replicas"));
     }
     let seconds = millis / 1_000;
     let hostile = |n: &usize| {

@@ -16,7 +16,7 @@ pub fn holds(world: &World, n: usize, live: &LiveSets) -> Result<(), String> {
         let Some(written) = world.model.logs.get(&status.branch.log) else {
             return Err(format!("whole: node {n} has a log that nobody wrote"));
         };
-        if !written.ends.contains(&status.seq) {
+        if !written.ends.contains_key(&status.seq) {
             return Err(format!("whole: node {n} stopped {:?} inside a commit", status.branch));
         }
         let due = world.model.live(&status.branch.log, status.seq);
