@@ -65,6 +65,10 @@ impl World {
         if self.plan.hostility.as_ref().is_some_and(|h| h.revocations) && self.rng.percent(6) {
             self.expel()?;
         }
+        let people = self.plan.hostility.as_ref().map_or(0, |hostility| hostility.people);
+        if people > 0 && self.rng.percent(people) {
+            self.person()?;
+        }
         if let Some(rogue) = self.plan.rogue {
             crate::rogue::act(self, rogue);
         }
@@ -162,9 +166,19 @@ impl World {
         }
         let key = keys[self.rng.index(keys.len())].clone();
         let slots = self.nodes[n].disk.borrow().durable.slots(&key).unwrap_or_default();
+        // Shown there, durable, and whole: a copy that is damaged or set aside itself is none.
+        let there = |other: usize, log: &swarmkv_protocol::id::LogId| {
+            let node = &self.nodes[other];
+            let whole = node.engine.as_ref().filter(|_| node.rotten.is_none());
+            let heads = whole.map(crate::node::heads).unwrap_or_default();
+            let shown = heads.get(log).copied().unwrap_or(0);
+            shown.min(self.durable_head(other, log))
+        };
         let others = |log: &swarmkv_protocol::id::LogId| {
-            let others = (0..self.nodes.len()).filter(|other| *other != n && self.honest(*other));
-            others.map(|other| self.durable_head(other, log)).max().unwrap_or(0)
+            let member = |other: &usize| {
+                *other != n && self.honest(*other) && !self.outcasts.contains(other)
+            };
+            (0..self.nodes.len()).filter(member).map(|other| there(other, log)).max().unwrap_or(0)
         };
         let shown = |slot: &&RawSlot| {
             let log = &slot.branch.log;

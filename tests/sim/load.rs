@@ -135,14 +135,21 @@ impl World {
             secret: Bytes(secret.to_vec()),
             expires_at: 0,
         };
-        let redeem = Redeem {
-            ticket: ticket.id(),
-            proof: ticket.proof(&self.nodes[joiner].id),
-            label: "late".into(),
+        let hostile = self.plan.hostility.is_some();
+        let (label, thief) = match self.rng.below(10) {
+            0 if hostile => ("  \u{7}".into(), false),
+            1 if hostile => ("é".repeat(60), false),
+            2 if hostile && self.nodes[joiner].engine.is_some() => ("thief".into(), true),
+            _ => ("late".to_owned(), false),
         };
+        // A proof holds for one joiner only.
+        let whose = if thief { inviter } else { joiner };
+        let proof = ticket.proof(&self.nodes[whose].id);
+        let redeem = Redeem { ticket: ticket.id(), proof, label };
         let bytes = message::encode(&JoinRequest::Redeem(redeem));
         // Impatient people ask twice.
-        for pause in [self.latency(), self.latency()] {
+        let late = if hostile { 4_000 } else { 0 };
+        for pause in [self.latency(), self.latency() + late] {
             let bytes = bytes.clone();
             self.agenda.at(self.time + pause, Event::Asked { to: inviter, from: joiner, bytes });
         }

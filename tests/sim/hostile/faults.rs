@@ -10,7 +10,9 @@ use swarmkv_protocol::io::Input;
 use swarmkv_protocol::limits::MAX_CUTS;
 use swarmkv_protocol::memory::MemoryStore;
 use swarmkv_protocol::message::{self, Gossip};
+use swarmkv_protocol::roster::Role;
 use swarmkv_protocol::store::Write;
+use swarmkv_protocol::ticket::Invite;
 
 use crate::world::World;
 
@@ -49,6 +51,66 @@ impl World {
         self.outcasts.insert(target);
         let token = self.token();
         self.input(issuer, Input::Revoke { token, device })
+    }
+
+    /// Something that a person does at an honest member: mostly an invitation, which may be for somebody who
+    /// is a member, be of no use, or be used wrongly.
+    pub fn person(&mut self) -> Result<(), String> {
+        let n = self.rng.index(self.nodes.len());
+        if !self.honest(n) || self.nodes[n].engine.is_none() {
+            return Ok(());
+        }
+        let other = self.rng.index(self.nodes.len());
+        match self.rng.below(10) {
+            0 => self.input(n, Input::PullAll),
+            1 => self.input(n, Input::Scrub),
+            2 => {
+                let engine = self.nodes[n].engine.as_ref();
+                let logs = engine.map(|engine| engine.logs()).unwrap_or_default();
+                match logs.get(self.rng.index(logs.len().max(1))) {
+                    Some(log) => self.input(n, Input::Suspect(log.branch)),
+                    None => Ok(()),
+                }
+            }
+            3 => {
+                let (device, same) = (self.nodes[other].id, self.rng.percent(70));
+                self.input(n, Input::Confirm { device, same })
+            }
+            _ => self.invite_again(n, other),
+        }
+    }
+
+    /// A ticket for a node that is a member already, mostly: used, it is granted something else as well.
+    fn invite_again(&mut self, n: usize, other: usize) -> Result<(), String> {
+        let hostile = !self.honest(other);
+        let right = super::plan::right(&mut self.rng, hostile);
+        let wall = self.nodes[n].now(self.time).wall;
+        let expires_at = match self.rng.below(8) {
+            0 => wall,
+            1 => wall + 30 * 24 * 3_600_000,
+            2 => wall + 40,
+            _ => wall + 60_000,
+        };
+        let role = match self.rng.below(12) {
+            0 => Role::Owner,
+            1 => Role::Reader,
+            2 if self.honest(other) => Role::Admin,
+            _ => Role::Writer,
+        };
+        let invite = Invite {
+            role,
+            prefix: right.prefix,
+            max_bytes: right.max_bytes,
+            expires_at,
+            uses: u32::from(!self.rng.percent(8)),
+            confirm: self.rng.percent(30),
+        };
+        let (token, secret) = (self.token(), self.rng.bytes());
+        // What an admin grants may be undone with it: then its holder is no honest member any more.
+        if n == 0 && self.nodes[other].engine.is_some() {
+            self.invites.insert(token, (other, secret));
+        }
+        self.input(n, Input::Invite { token, secret, invite })
     }
 
     /// A hostile author leaves, and says that its logs end at headers of any age, also at such as nobody was

@@ -236,10 +236,31 @@ impl World {
         if let Some((.., sight)) = recent {
             return Some(Rc::clone(sight));
         }
+        self.learn_grant(n);
         let sight = Rc::new(self.sight(n)?);
         let until = self.time + STALE_MS;
         self.hostile.get_mut(&n)?.sight = Some((until, life, Rc::clone(&sight)));
         Some(sight)
+    }
+
+    /// A hostile author uses what it was granted since.
+    fn learn_grant(&mut self, n: usize) {
+        let Some(roster) = self.nodes[n].engine.as_ref().map(|engine| engine.roster()) else {
+            return;
+        };
+        let Some(name) = roster.member(&self.nodes[n].id).map(|member| member.grant) else {
+            return;
+        };
+        let Some(right) = roster.right(&name).filter(|right| right.role >= Rank::Writer) else {
+            return;
+        };
+        let granted = Granted { name, prefix: right.prefix.clone() };
+        let author = self.hostile.get_mut(&n).and_then(|hostile| hostile.author.as_mut());
+        if let Some(author) = author
+            && author.grants.iter().all(|grant| grant.name != name)
+        {
+            author.grants.push(granted);
+        }
     }
 
     /// What of a hostile member's inputs its replica gets to see.

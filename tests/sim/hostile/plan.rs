@@ -36,6 +36,8 @@ pub struct Hostility {
     pub revocations: bool,
     /// Hostile authors leave, and lie about where their logs end.
     pub leaves: bool,
+    /// How often somebody invites, asks for everything, or has everything read again, in percent of half seconds.
+    pub people: u64,
     /// How many honest writes go to fields and elements, in percent.
     pub fields: u64,
     /// Restarts open a new log this often, in percent.
@@ -46,7 +48,7 @@ pub struct Hostility {
 
 const PREFIXES: [&str; 4] = ["", "k", "u", "c"];
 
-fn right(rng: &mut Rng, hostile: bool) -> Right {
+pub fn right(rng: &mut Rng, hostile: bool) -> Right {
     let open = rng.percent(if hostile { 30 } else { 65 });
     let prefix = if open { "" } else { PREFIXES[rng.index(4)] };
     let most = if hostile { 6_000 } else { 40_000 };
@@ -54,13 +56,8 @@ fn right(rng: &mut Rng, hostile: bool) -> Right {
     Right { prefix: prefix.as_bytes().into(), max_bytes }
 }
 
-/// The plan of a hostile seed. The owner is honest, and at least half of the swarm.
-pub fn from_seed(seed: u64) -> Plan {
-    let mut rng = Rng::new(seed ^ 0x0b5e_55ed);
-    // Most faults need few members and little time: then there are more seeds for them.
-    let small = rng.percent(65);
-    let nodes = usize::try_from(rng.range(3, if small { 6 } else { 8 })).expect("small");
-    let hostile = 1 + rng.index(nodes / 2);
+/// Who is hostile, and what each member is granted.
+fn members(rng: &mut Rng, nodes: usize, hostile: usize) -> Hostility {
     let (mut roles, mut rights) = (vec![None; nodes], vec![Vec::new(); nodes]);
     for n in 1..nodes {
         let role = (n >= nodes - hostile).then(|| match rng.below(3) {
@@ -72,36 +69,52 @@ pub fn from_seed(seed: u64) -> Plan {
         let several = role.is_some_and(|r| r.author) || role.is_none() && rng.percent(35);
         let grants = if several { rng.range(1, 4) } else { 1 };
         if !reads {
-            rights[n] = (0..grants).map(|_| right(&mut rng, role.is_some())).collect();
+            rights[n] = (0..grants).map(|_| right(rng, role.is_some())).collect();
         }
         roles[n] = role;
     }
-    let calm = rng.percent(15);
-    let base = Plan::from_seed(seed);
-    let honest = |n: &usize| roles[*n].is_none();
-    let admins = rng.percent(50);
-    let admins = (0..nodes).map(|n| honest(&n) && n > 0 && admins && rng.percent(50)).collect();
+    Hostility { roles, rights, ..Hostility::default() }
+}
+
+/// What is lost of disks: at most one copy of anything, so that somebody has it.
+struct Losses {
+    rot: bool,
+    restores: bool,
+    memory: bool,
+}
+
+fn losses(rng: &mut Rng) -> Losses {
     let (rot, restores, memory) = match rng.below(100) {
-        _ if calm => (false, false, false),
         0..25 => (true, false, false),
         25..45 => (false, true, false),
         45..65 => (false, rng.percent(30), true),
         _ => (false, false, false),
     };
-    // The owner's device has to have the swarm on disk.
-    let memory = (0..nodes).map(|n| memory && honest(&n) && n > 0 && rng.percent(60)).collect();
-    let revocations = rng.percent(35);
-    let hostility = Hostility {
-        admins,
-        memory,
-        revocations,
-        leaves: revocations && rng.percent(40),
-        fields: if rng.percent(50) { rng.below(40) } else { 0 },
-        fresh_epochs: rng.below(60),
-        every: rng.range(80, 900),
-        rights,
-        roles,
-    };
+    Losses { rot, restores, memory }
+}
+
+/// The plan of a hostile seed. The owner is honest, and at least half of the swarm.
+pub fn from_seed(seed: u64) -> Plan {
+    let mut rng = Rng::new(seed ^ 0x0b5e_55ed);
+    // Most faults need few members and little time: then there are more seeds for them.
+    let small = rng.percent(65);
+    let nodes = usize::try_from(rng.range(3, if small { 6 } else { 8 })).expect("small");
+    let hostile = 1 + rng.index(nodes / 2);
+    let mut hostility = members(&mut rng, nodes, hostile);
+    let calm = rng.percent(15);
+    let (admins, losses) = (rng.percent(50), losses(&mut rng));
+    for role in &hostility.roles {
+        // The owner's device has to have the swarm on disk.
+        let honest = role.is_none() && !hostility.admins.is_empty();
+        hostility.admins.push(honest && admins && rng.percent(50));
+        hostility.memory.push(honest && !calm && losses.memory && rng.percent(60));
+    }
+    hostility.revocations = rng.percent(35);
+    hostility.leaves = hostility.revocations && rng.percent(40);
+    hostility.fields = if rng.percent(50) { rng.below(40) } else { 0 };
+    hostility.fresh_epochs = rng.below(60);
+    hostility.every = rng.range(80, 900);
+    hostility.people = if rng.percent(40) { rng.range(1, 12) } else { 0 };
     Plan {
         nodes,
         loss: if calm { 0 } else { rng.below(25) },
@@ -109,9 +122,9 @@ pub fn from_seed(seed: u64) -> Plan {
         kills: !calm && rng.percent(80),
         churn: !calm && rng.percent(60),
         partitions: !calm && rng.percent(50),
-        restores,
+        restores: !calm && losses.restores,
         unnoticed: rng.percent(40),
-        rot,
+        rot: !calm && losses.rot,
         naps: !calm && rng.percent(15),
         sync_errors: !calm && rng.percent(15),
         reader: false,
@@ -123,6 +136,6 @@ pub fn from_seed(seed: u64) -> Plan {
         keys: rng.range(2, 12),
         chaos_ms: if small { rng.range(6_000, 16_000) } else { rng.range(15_000, 45_000) },
         hostility: Some(hostility),
-        ..base
+        ..Plan::from_seed(seed)
     }
 }

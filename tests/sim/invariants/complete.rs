@@ -38,7 +38,8 @@ pub fn lacking(world: &mut World) -> Option<String> {
     None
 }
 
-fn lacks_a_cut(engine: &Engine<Shared>) -> bool {
+/// Whether a log of somebody who was revoked is not here as it was at its end.
+pub fn lacks_a_cut(engine: &Engine<Shared>) -> bool {
     let mut gone = engine.roster().revoked().map(|(device, ..)| device);
     gone.any(|device| engine.lacks_cut(device))
 }

@@ -31,7 +31,9 @@ pub fn holds(world: &mut World) -> Result<(), String> {
         if !world.honest(n) || world.nodes[n].rotten.is_some() {
             continue;
         }
-        if let Some(engine) = world.nodes[n].engine.as_mut() {
+        // Who lacks a log as it was when it was cut shows what remains here of it, and says that it lacks it.
+        let lacks = world.nodes[n].engine.as_ref().is_some_and(super::complete::lacks_a_cut);
+        if let Some(engine) = world.nodes[n].engine.as_mut().filter(|_| !lacks) {
             states.entry(engine.state_hash()).or_default().push(n);
         }
     }
