@@ -81,7 +81,7 @@ pub fn differing(world: &mut World) -> Option<String> {
 fn forks_only(world: &World, a: usize, b: usize) -> bool {
     let heads = |n: usize| {
         let engine = world.nodes[n].engine.as_ref();
-        engine.map(|engine| crate::node::branches(engine)).unwrap_or_default()
+        engine.map(crate::node::branches).unwrap_or_default()
     };
     let (mine, theirs) = (heads(a), heads(b));
     let several = |log: &LogId| {
