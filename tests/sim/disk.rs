@@ -42,8 +42,11 @@ impl Disk {
                     _ => None,
                 })
                 .collect();
-            let headers = self.durable.headers().filter(|(branch, _)| gone.contains(branch));
-            self.dropped.extend(headers.map(|(branch, seq)| (branch.log, seq)));
+            // All headers are walked over: not at every write.
+            if !gone.is_empty() {
+                let headers = self.durable.headers().filter(|(branch, _)| gone.contains(branch));
+                self.dropped.extend(headers.map(|(branch, seq)| (branch.log, seq)));
+            }
             self.durable.apply(writes);
             self.synced += 1;
         }
