@@ -29,9 +29,16 @@ pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
 /// # Errors
 /// When the bytes are malformed or not canonical.
 pub fn decode<'a, T: Serialize + Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, CodecError> {
-    let value: T =
-        serde_cbor::from_slice(bytes).map_err(|e| CodecError::Malformed(e.to_string()))?;
+    let value: T = decode_stored(bytes)?;
     if encode(&value) == bytes { Ok(value) } else { Err(CodecError::NotCanonical) }
+}
+
+/// Decodes bytes whose form was checked before they were stored: not encoded again to compare.
+///
+/// # Errors
+/// When the bytes are malformed.
+pub(crate) fn decode_stored<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, CodecError> {
+    serde_cbor::from_slice(bytes).map_err(|e| CodecError::Malformed(e.to_string()))
 }
 
 /// Reads a CBOR byte string of exactly `N` bytes.

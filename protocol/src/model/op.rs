@@ -183,12 +183,23 @@ impl Op {
         Ok(op)
     }
 
+    /// Decodes an operation and checks its form alone.
+    ///
+    /// # Errors
+    /// When the bytes are not its canonical encoding.
+    pub fn read(bytes: &[u8]) -> Result<Self, BadOp> {
+        Self::open(codec::decode(bytes)?)
+    }
+
     /// Decodes an operation that was checked before it was stored.
     ///
     /// # Errors
     /// When the bytes are damaged.
-    pub fn read(bytes: &[u8]) -> Result<Self, BadOp> {
-        let wire: Wire = codec::decode(bytes)?;
+    pub(crate) fn stored(bytes: &[u8]) -> Result<Self, BadOp> {
+        Self::open(codec::decode_stored(bytes)?)
+    }
+
+    fn open(wire: Wire) -> Result<Self, BadOp> {
         let tag = Tag::from_number(wire.tag).ok_or(BadOp::Unknown("kind of cell", wire.tag))?;
         let cell = Cell { key: wire.key, tag, field: wire.field };
         let body = Body::read(wire.body, wire.content)?;

@@ -36,7 +36,7 @@ impl RawSlot {
     /// that it is met here, and only by those who need the slot.
     pub fn open(&self) -> Result<Slot, DamagedSlot> {
         let op =
-            Op::read(&self.op).map_err(|_| DamagedSlot { branch: self.branch, seq: self.seq })?;
+            Op::stored(&self.op).map_err(|_| DamagedSlot { branch: self.branch, seq: self.seq })?;
         Ok(Slot { log: self.branch.log, seq: self.seq, hlc: self.hlc, op, size: self.op.len() })
     }
 }
