@@ -95,7 +95,7 @@ impl Handle {
     /// # Errors
     /// As [`Handle::get`].
     pub fn siblings(&self, key: &[u8]) -> Result<Vec<Sibling>, ReadError> {
-        self.noted(self.state()?.siblings(key))
+        Ok(self.noted(self.state()?.look(key))?.1)
     }
 
     /// A key's value and its siblings, of one moment; waits for a first catch-up and for `at_least`,
@@ -121,8 +121,7 @@ impl Handle {
         if at_least.is_some_and(|version| state.contradicts(key, version)) {
             return Err(ReadError::NoSuchVersion);
         }
-        let value = self.noted(state.value(key))?;
-        Ok((value, self.noted(state.siblings(key))?))
+        self.noted(state.look(key))
     }
 
     /// Reads one page of keys, ascending. Each page is one moment of the replica.

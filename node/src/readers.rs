@@ -86,24 +86,28 @@ impl ReadState {
         self.snapshot.slots(&Cell::value(key).index_key())
     }
 
-    /// What a key shows.
-    pub(crate) fn value(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        let slots = self.slots(key)?;
-        let shown = View::shown_of(&slots, |branch| self.heads.of(branch), clock::wall_millis())?;
-        let value = bytes(shown);
-        if value.is_none() {
-            let view = View::merge(&slots, |branch| self.heads.of(branch))?;
-            nothing_lost(&view, &slots)?;
+    /// Of each branch what a reader may see of a key's value; says which slot cannot be read if there is
+    /// nothing, for it may hold what is missing, and "no such key" would be wrong.
+    fn visible(&self, key: &[u8]) -> Result<Vec<RawSlot>, StoreError> {
+        let index_key = Cell::value(key).index_key();
+        let visible = self.snapshot.latest(&index_key, |branch| self.heads.of(branch))?;
+        if visible.is_empty() {
+            self.snapshot.slots(&index_key)?.iter().try_for_each(|slot| slot.open().map(drop))?;
         }
-        Ok(value)
+        Ok(visible)
     }
 
-    /// A key's undominated writes: live values first, of them the shown one.
-    pub(crate) fn siblings(&self, key: &[u8]) -> Result<Vec<Sibling>, StoreError> {
-        let slots = self.slots(key)?;
-        let view = View::merge(&slots, |branch| self.heads.of(branch))?;
+    /// What a key shows.
+    pub(crate) fn value(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        let slots = self.visible(key)?;
+        let shown = View::shown_of(&slots, |branch| self.heads.of(branch), clock::wall_millis())?;
+        Ok(bytes(shown))
+    }
+
+    /// What a key shows, and its undominated writes: live values first, of them the shown one.
+    pub(crate) fn look(&self, key: &[u8]) -> Result<(Option<Vec<u8>>, Vec<Sibling>), StoreError> {
+        let view = View::merge(&self.visible(key)?, |branch| self.heads.of(branch))?;
         let wall = clock::wall_millis();
-        nothing_lost(&view, &slots)?;
         let one = |seen: &swarmkv_protocol::view::Seen| Sibling {
             version: seen.version.to_string(),
             value: body(&seen.slot).map(Data),
@@ -113,7 +117,8 @@ impl ReadState {
             expires_at: seen.slot.op.expires_at,
         };
         let others = view.siblings().filter(|seen| !seen.is_live(wall));
-        Ok(view.values(wall).chain(others).map(one).collect())
+        let siblings = view.values(wall).chain(others).map(one).collect();
+        Ok((bytes(view.shown(wall)), siblings))
     }
 
     /// One page of keys that show a value.
@@ -126,7 +131,8 @@ impl ReadState {
         let from = (&from).max(&prefix);
         let (mut items, mut bytes, mut next) = (Vec::new(), 0, None);
         let wall = clock::wall_millis();
-        for (looked, group) in self.snapshot.scan(&prefix, from)?.enumerate() {
+        let scan = self.snapshot.scan(&prefix, from)?;
+        for (looked, group) in scan.latest(self.heads.clone()).enumerate() {
             let (index_key, slots) = group?;
             // What a later version may have filed here is not shown.
             let Some(cell) = Cell::from_index_key(&index_key) else { continue };
@@ -169,15 +175,6 @@ impl ReadState {
             expires_at: slot.and_then(|slot| slot.op.expires_at),
         }))
     }
-}
-
-/// Says which slot cannot be read, if there is one and nothing else stands on the cell: then it may hold what
-/// is missing, and "no such key" would be wrong.
-fn nothing_lost(view: &View, slots: &[RawSlot]) -> Result<(), StoreError> {
-    if view.seen().next().is_some() {
-        return Ok(());
-    }
-    Ok(slots.iter().try_for_each(|slot| slot.open().map(drop))?)
 }
 
 /// A place in the order of index keys that is beyond all cells of a key, and before those of the next.

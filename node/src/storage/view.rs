@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use swarmkv_protocol::id::BranchId;
+use swarmkv_protocol::log::heads::Heads;
 use swarmkv_protocol::op;
 use swarmkv_protocol::store::{RawSlot, StoreError};
 
@@ -43,6 +45,22 @@ impl View {
             memtable.patch(key, self.upto, &mut spots);
         }
         spots
+    }
+
+    /// Of each branch the last of `spots` at or below its head, ascending. What a log has replaced is kept for
+    /// a while: readers need not read it.
+    fn latest(
+        &self,
+        mut spots: Vec<Spot>,
+        head: impl Fn(&BranchId) -> u64,
+    ) -> Result<Vec<Spot>, StoreError> {
+        spots.sort_unstable_by_key(|spot| spot.place);
+        let mut latest = Vec::with_capacity(spots.len());
+        for of_one in spots.chunk_by(|a, b| a.place.0 == b.place.0) {
+            let upto = head(&self.branches.branch(of_one[0].place.0)?);
+            latest.extend(of_one.iter().rev().find(|spot| spot.place.1 <= upto));
+        }
+        Ok(latest)
     }
 
     /// Reads slots, ascending by branch and sequence number.
@@ -91,6 +109,17 @@ impl Snapshot {
         view.read(key, view.spots(key)?)
     }
 
+    /// Of each branch the latest slot on `key` at or below its head, ascending by branch: all that readers
+    /// are shown comes from these.
+    pub(crate) fn latest(
+        &self,
+        key: &[u8],
+        head: impl Fn(&BranchId) -> u64,
+    ) -> Result<Vec<RawSlot>, StoreError> {
+        let view = self.view()?;
+        view.read(key, view.latest(view.spots(key)?, head)?)
+    }
+
     /// Keys from `from` on that begin with `prefix`, ascending, each with its slots.
     ///
     /// # Errors
@@ -99,7 +128,7 @@ impl Snapshot {
         let view = Arc::clone(self.view()?);
         let indexed = Box::new(view.tables.keys(from)?) as Box<dyn Iterator<Item = _> + Send>;
         let ahead = view.memtables().map(|m| (Arc::clone(m), m.next_key(from, true))).collect();
-        Ok(Scan { indexed: indexed.peekable(), ahead, prefix: prefix.to_vec(), view })
+        Ok(Scan { indexed: indexed.peekable(), ahead, prefix: prefix.to_vec(), view, heads: None })
     }
 }
 
@@ -114,9 +143,15 @@ pub(crate) struct Scan {
     ahead: Vec<(Arc<Memtable>, Option<Vec<u8>>)>,
     prefix: Vec<u8>,
     view: Arc<View>,
+    heads: Option<Heads>,
 }
 
 impl Scan {
+    /// Reads of each branch the latest slot at or below its head only, as [`Snapshot::latest`] does.
+    pub(crate) fn latest(self, heads: Heads) -> Self {
+        Self { heads: Some(heads), ..self }
+    }
+
     /// The next key that anybody speaks of, and what the index has on it.
     fn next_spots(&mut self) -> Option<Result<OnKey, StoreError>> {
         let indexed = match self.indexed.peek() {
@@ -153,7 +188,12 @@ impl Iterator for Scan {
             }
             let spots = self.view.patched(&key, spots);
             if !spots.is_empty() {
-                return Some(self.view.read(&key, spots).map(|slots| (key, slots)));
+                let spots = match &self.heads {
+                    Some(heads) => self.view.latest(spots, |branch| heads.of(branch)),
+                    None => Ok(spots),
+                };
+                let slots = spots.and_then(|spots| self.view.read(&key, spots));
+                return Some(slots.map(|slots| (key, slots)));
             }
         }
     }

@@ -256,6 +256,9 @@ fn latest<'a>(
 /// Marks what conditions (i) and (ii) say. (ii) has no effect where another history of the log has written as
 /// late as the entry says: then it is that history which was seen.
 fn mark_dominated(seen: &mut [Seen]) {
+    if seen.len() < 2 {
+        return;
+    }
     let mut latest: BTreeMap<LogId, u64> = BTreeMap::new();
     for one in seen.iter() {
         let known = latest.entry(one.slot.log).or_default();
