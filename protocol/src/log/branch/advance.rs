@@ -2,6 +2,7 @@
 //! Costs what the commit changes, whatever the log holds.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::{Branch, BranchState, Staged};
 use crate::codec::Bytes;
@@ -66,7 +67,7 @@ impl Branch {
         self.staged = change.staged;
         self.scrubbed = change.scrubbed;
         self.frozen = None;
-        self.superseded.extend(change.superseded);
+        Arc::make_mut(&mut self.superseded).extend(change.superseded);
         self.unrecorded += change.ops;
         let mut writes = change.writes;
         writes.push(Write::Header {

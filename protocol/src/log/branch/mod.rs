@@ -6,6 +6,7 @@ mod record;
 mod stage;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -99,8 +100,8 @@ pub(crate) struct Branch {
     /// Operations since then.
     pub(crate) unrecorded: u64,
     /// Slots that were live then and were replaced since, with their cells: kept until the next record, so
-    /// that a start can take them out of the recorded sums.
-    superseded: BTreeMap<u64, Bytes>,
+    /// that a start can take them out of the recorded sums. Copies share them: a copy is made at every write.
+    superseded: Arc<BTreeMap<u64, Bytes>>,
 }
 
 impl Branch {
@@ -123,7 +124,7 @@ impl Branch {
             was_complete: false,
             recorded: 0,
             unrecorded: 0,
-            superseded: BTreeMap::new(),
+            superseded: Arc::default(),
         }
     }
 

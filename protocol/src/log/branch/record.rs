@@ -1,6 +1,8 @@
 //! A branch's record: what a start needs that cannot be read off the slots. It is not written with every
 //! commit; a start sums up what came after it.
 
+use std::sync::Arc;
+
 use super::{Branch, BranchState, Chore, Staged, proves};
 use crate::codec::{self, Bytes, tuple_codec};
 use crate::id::{BranchId, Hash};
@@ -128,7 +130,8 @@ impl Branch {
                         totals.remove(replaced);
                     }
                 }
-                self.superseded.extend(below.iter().map(|old| (old.seq, cell.clone())));
+                let below = below.iter().map(|old| (old.seq, cell.clone()));
+                Arc::make_mut(&mut self.superseded).extend(below);
             }
         }
         self.unrecorded = upto - self.recorded;
@@ -160,7 +163,7 @@ impl Branch {
         self.recorded = self.seq();
         self.unrecorded = 0;
         let branch = self.id;
-        let old = std::mem::take(&mut self.superseded).into_iter();
+        let old = Arc::unwrap_or_clone(std::mem::take(&mut self.superseded)).into_iter();
         let mut writes: Vec<Write> =
             old.map(|(seq, key)| Write::RemoveSlot { key, branch, seq }).collect();
         writes.push(Write::Log { branch, record: Bytes(codec::encode(&record)) });
