@@ -12,6 +12,7 @@ use zeroize::Zeroizing;
 
 use crate::codec::{Bytes, tuple_codec};
 use crate::id::{DeviceId, Hash};
+use crate::meter::{self, Work};
 
 /// What a hash or signature is for. Bytes signed for one purpose never verify for another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,6 +100,7 @@ static CONTEXT_KEYS: LazyLock<[ContextKey; Domain::ALL.len()]> =
 
 /// A hasher for one purpose: BLAKE3's key derivation with the domain's tag as context.
 pub(crate) fn hasher(domain: Domain) -> blake3::Hasher {
+    meter::count(Work::Hashes, 1);
     blake3::Hasher::new_from_context_key(&CONTEXT_KEYS[domain as usize])
 }
 
@@ -107,6 +109,7 @@ pub(crate) fn hasher(domain: Domain) -> blake3::Hasher {
 pub fn hash(domain: Domain, parts: &[&[u8]]) -> Hash {
     let mut h = hasher(domain);
     for part in parts {
+        meter::count(Work::HashedBytes, part.len());
         h.update(part);
     }
     Hash::new(*h.finalize().as_bytes())

@@ -30,6 +30,8 @@ pub mod limits;
 pub mod log;
 pub mod memory;
 pub mod message;
+#[doc(hidden)]
+pub mod meter;
 pub mod model;
 #[doc(hidden)]
 pub mod plant;

@@ -9,10 +9,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use super::{report, sources, tests_only};
 
 /// The core's files and folders, each below those that may name it.
-const LAYERS: [&str; 21] = [
-    "plant", "limits", "codec", "later", "time", "random", "blame", "id", "crypto", "model",
-    "store", "header", "roster", "log", "io", "message", "replica", "repair", "engine", "memory",
-    "lib",
+const LAYERS: [&str; 22] = [
+    "plant", "meter", "limits", "codec", "later", "time", "random", "blame", "id", "crypto",
+    "model", "store", "header", "roster", "log", "io", "message", "replica", "repair", "engine",
+    "memory", "lib",
 ];
 
 /// Whom each file names, by their names below the crate's `src`.

@@ -301,7 +301,9 @@ impl<S: Store> Engine<S> {
         let Some(peer) = self.peers.get_mut(&peer) else { return };
         peer.satisfied();
         peer.equal_at = Some(now.mono);
-        let ours = self.replica.entries(&peer.heard.key);
+        let changed = self.replica.logs.changed_since(peer.heard.aligned);
+        let ours = self.replica.some_entries(&changed, &peer.heard.key);
+        peer.heard.aligned = self.replica.logs.changes();
         for (log, entries) in digest::group(ours.into_iter().filter(|entry| entry.seq > 0)) {
             // What it has staged or refused is its own affair: that stays as it told.
             let seqs = |e: &[Entry]| -> Vec<_> {

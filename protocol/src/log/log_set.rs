@@ -4,17 +4,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 
-use crate::crypto::{self, Domain};
 use crate::header::Header;
 use crate::id::{BranchId, DeviceId, Hash, LogId};
 use crate::limits::{MAX_BRANCHES, RECORD_ALL_OPS};
 use crate::log::branch::{Branch, BranchState};
+use crate::log::head_hash::HeadHash;
 use crate::log::heads::Heads;
+use crate::meter::{self, Work};
 use crate::plant::{self, Plant};
 use crate::store::Write;
-
-/// Shares of the hash of all heads: a change hashes one share anew.
-const SHARES: usize = 256;
 
 /// Every branch of a log.
 pub(crate) fn all(log: LogId) -> RangeInclusive<BranchId> {
@@ -40,21 +38,38 @@ pub(crate) struct LogSet {
     /// Logs that changed since heads and hash were brought up to date.
     stale: BTreeSet<LogId>,
     heads: Heads,
-    shares: BTreeMap<usize, Share>,
-    /// Hash of all shares.
-    total: Hash,
-    /// Operations that the records of branches do not know yet.
-    unrecorded: BTreeMap<BranchId, u64>,
+    hash: HeadHash,
+    /// Operations that the records of branches do not know yet, and whose.
+    unrecorded: BTreeSet<(u64, BranchId)>,
     unrecorded_all: u64,
     /// Bytes of all live sets together.
     bytes: u64,
+    /// The logs in the order in which they last changed, and where in it each stands.
+    changed: BTreeMap<u64, LogId>,
+    changed_at: BTreeMap<LogId, u64>,
+    changes: u64,
 }
 
-/// The proven heads of some logs.
-#[derive(Debug, Default)]
-struct Share {
-    heads: BTreeMap<(LogId, u64, Hash), ()>,
-    hash: Option<Hash>,
+/// What a branch counts for in the sums over all of them.
+#[derive(Clone, Copy, Default)]
+struct Counted {
+    owes: bool,
+    quarantined: bool,
+    staging: bool,
+    unrecorded: u64,
+    bytes: u64,
+}
+
+impl Counted {
+    fn of(branch: &Branch) -> Self {
+        Self {
+            owes: branch.owes(),
+            quarantined: branch.quarantined(),
+            staging: branch.staged.is_some(),
+            unrecorded: branch.unrecorded,
+            bytes: branch.totals.bytes(),
+        }
+    }
 }
 
 impl LogSet {
@@ -66,12 +81,8 @@ impl LogSet {
         self.branches.contains_key(id)
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.branches.len()
-    }
-
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Branch> {
-        self.branches.values()
+        self.branches.values().inspect(|_| meter::count(Work::Logs, 1))
     }
 
     /// The branches after one.
@@ -177,31 +188,11 @@ impl LogSet {
         self.staging.iter().filter_map(|id| self.get(id))
     }
 
-    /// Puts a branch in, or a changed one back.
+    /// Puts a branch in, or another in its place.
     pub(crate) fn put(&mut self, branch: Branch) {
-        let id = branch.id;
-        let set = |set: &mut BTreeSet<BranchId>, there: bool| {
-            if there {
-                set.insert(id)
-            } else {
-                set.remove(&id)
-            };
-        };
-        set(&mut self.owing, branch.owes());
-        set(&mut self.quarantined, branch.quarantined());
-        set(&mut self.staging, branch.staged.is_some());
-        let before = self.unrecorded.get(&id).copied().unwrap_or(0);
-        self.unrecorded_all = self.unrecorded_all - before + branch.unrecorded;
-        if branch.unrecorded > 0 {
-            self.unrecorded.insert(id, branch.unrecorded);
-        } else {
-            self.unrecorded.remove(&id);
-        }
-        self.stale.insert(id.log);
-        self.bytes = self.bytes.saturating_add(branch.totals.bytes());
-        if let Some(before) = self.branches.insert(id, branch) {
-            self.bytes = self.bytes.saturating_sub(before.totals.bytes());
-        }
+        let (id, now) = (branch.id, Counted::of(&branch));
+        let before = self.branches.insert(id, branch);
+        self.recount(id, before.as_ref().map(Counted::of).unwrap_or_default(), now);
     }
 
     /// Changes a branch; nothing if there is no such branch.
@@ -210,11 +201,35 @@ impl LogSet {
         id: BranchId,
         change: impl FnOnce(&mut Branch) -> R,
     ) -> Option<R> {
-        let mut branch = self.branches.remove(&id)?;
-        self.bytes = self.bytes.saturating_sub(branch.totals.bytes());
-        let result = change(&mut branch);
-        self.put(branch);
+        let branch = self.branches.get_mut(&id)?;
+        let before = Counted::of(branch);
+        let result = change(branch);
+        let now = Counted::of(branch);
+        self.recount(id, before, now);
         Some(result)
+    }
+
+    /// A branch counts for something else now.
+    fn recount(&mut self, id: BranchId, before: Counted, now: Counted) {
+        self.stale.insert(id.log);
+        let set = |set: &mut BTreeSet<BranchId>, before: bool, now: bool| {
+            if before && !now {
+                set.remove(&id);
+            } else if now && !before {
+                set.insert(id);
+            }
+        };
+        set(&mut self.owing, before.owes, now.owes);
+        set(&mut self.quarantined, before.quarantined, now.quarantined);
+        set(&mut self.staging, before.staging, now.staging);
+        if before.unrecorded != now.unrecorded {
+            self.unrecorded.remove(&(before.unrecorded, id));
+            if now.unrecorded > 0 {
+                self.unrecorded.insert((now.unrecorded, id));
+            }
+        }
+        self.unrecorded_all = self.unrecorded_all - before.unrecorded + now.unrecorded;
+        self.bytes = self.bytes.saturating_sub(before.bytes).saturating_add(now.bytes);
     }
 
     /// Changes a branch and keeps its record: what to write.
@@ -231,40 +246,30 @@ impl LogSet {
         if self.unrecorded_all < RECORD_ALL_OPS {
             return Vec::new();
         }
-        let most = self.unrecorded.iter().max_by_key(|(_, ops)| **ops).map(|(id, _)| *id);
+        let most = self.unrecorded.last().map(|(_, id)| *id);
         most.map(|id| self.record(id, |_| ())).unwrap_or_default()
     }
 
     /// The records of all branches that have gone on without one.
     pub(crate) fn record_all(&mut self) -> Vec<Write> {
-        let ids: Vec<BranchId> = self.unrecorded.keys().copied().collect();
+        let ids: Vec<BranchId> = self.unrecorded.iter().map(|(_, id)| *id).collect();
         ids.into_iter().flat_map(|id| self.record(id, |_| ())).collect()
     }
 
     pub(crate) fn remove(&mut self, id: BranchId) -> Option<Branch> {
         let branch = self.branches.remove(&id)?;
-        self.owing.remove(&id);
-        self.quarantined.remove(&id);
-        self.staging.remove(&id);
-        self.unrecorded_all -= self.unrecorded.remove(&id).unwrap_or(0);
-        self.bytes = self.bytes.saturating_sub(branch.totals.bytes());
-        self.stale.insert(id.log);
+        self.recount(id, Counted::of(&branch), Counted::default());
         Some(branch)
     }
 
     /// Brings heads and hash up to date with the logs that changed.
     pub(crate) fn refresh(&mut self) {
-        let moved = !self.stale.is_empty() || self.total == Hash::default();
         while let Some(log) = self.stale.pop_first() {
             let shown: Vec<(BranchId, u64)> =
                 self.branches(log).map(|branch| (branch.id, self.visible(branch))).collect();
-            let there: BTreeSet<BranchId> = shown.iter().map(|(id, _)| *id).collect();
-            let gone: Vec<BranchId> = self
-                .heads
-                .branches(log)
-                .map(|(id, _)| *id)
-                .filter(|id| !there.contains(id))
-                .collect();
+            let there = |id: &BranchId| shown.iter().any(|(shown, _)| shown == id);
+            let before = self.heads.branches(log).map(|(id, _)| *id);
+            let gone: Vec<BranchId> = before.filter(|id| !there(id)).collect();
             gone.into_iter().for_each(|id| self.heads.set(id, 0));
             shown.into_iter().for_each(|(id, seq)| self.heads.set(id, seq));
             if self.shown(log).count() < MAX_BRANCHES {
@@ -273,10 +278,35 @@ impl LogSet {
                 self.crowded.insert(log);
             }
             self.refresh_hash(log);
+            self.note_change(log);
         }
-        if moved {
-            self.sum_up();
+        self.hash.refresh();
+    }
+
+    fn note_change(&mut self, log: LogId) {
+        self.changes += 1;
+        if let Some(before) = self.changed_at.remove(&log) {
+            self.changed.remove(&before);
         }
+        if self.branches(log).next().is_some() {
+            self.changed_at.insert(log, self.changes);
+            self.changed.insert(self.changes, log);
+        }
+    }
+
+    /// How often logs have changed, as of the last [`LogSet::refresh`].
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    /// The logs that have changed since that many changes had been seen, ascending; since 0: all that are
+    /// here. What one owes only counts as a change too.
+    pub(crate) fn changed_since(&self, changes: u64) -> Vec<LogId> {
+        let since = self.changed.range(changes + 1..);
+        let mut logs: Vec<LogId> =
+            since.inspect(|_| meter::count(Work::Logs, 1)).map(|(_, log)| *log).collect();
+        logs.sort_unstable();
+        logs
     }
 
     /// Whether some log has as many histories as are kept.
@@ -288,26 +318,18 @@ impl LogSet {
     /// two replicas that show different parts are not equal.
     fn refresh_hash(&mut self, log: LogId) {
         let counts = |b: &&Branch| b.seq() > 0 && (b.shown() || b.remains().is_some());
-        let heads: Vec<(LogId, u64, Hash)> = self
+        let mut heads: Vec<(u64, Hash)> = self
             .branches(log)
             .filter(counts)
             .map(|branch| match plant::is(Plant::DigestWithoutHeads) {
-                true => (log, branch.seq(), Hash::default()),
-                false => (log, branch.seq(), branch.head_hash()),
+                true => (branch.seq(), Hash::default()),
+                false => (branch.seq(), branch.head_hash()),
             })
             .collect();
-        let at = crypto::hash(Domain::Digest, &[&log.to_bytes()]).as_bytes()[0];
-        let share = self.shares.entry(usize::from(at) % SHARES).or_default();
-        let lowest = (log, 0, Hash::new([0; 32]));
-        let highest = (log, u64::MAX, Hash::new([0xff; 32]));
-        let before: Vec<_> = share.heads.range(lowest..=highest).map(|(key, ())| *key).collect();
-        if before != heads {
-            before.iter().for_each(|key| {
-                share.heads.remove(key);
-            });
-            share.heads.extend(heads.into_iter().map(|key| (key, ())));
-            share.hash = None;
-        }
+        // A branch's number is this replica's own affair.
+        heads.sort_unstable();
+        heads.dedup();
+        self.hash.set(log, &heads);
     }
 
     /// What readers see. Up to date after [`LogSet::refresh`].
@@ -318,18 +340,7 @@ impl LogSet {
     /// Hash of all proven heads, whole hashes each: equal replicas, equal hashes. Up to date after
     /// [`LogSet::refresh`].
     pub(crate) fn hash(&self) -> Hash {
-        self.total
-    }
-
-    fn sum_up(&mut self) {
-        let mut h = crypto::hasher(Domain::Digest);
-        self.shares.retain(|_, share| !share.heads.is_empty());
-        for (number, share) in &mut self.shares {
-            let hash = *share.hash.get_or_insert_with(|| share_hash(&share.heads));
-            h.update(&(*number as u64).to_be_bytes());
-            h.update(hash.as_bytes());
-        }
-        self.total = Hash::new(*h.finalize().as_bytes());
+        self.hash.root()
     }
 
     /// Bytes of all live sets together.
@@ -354,14 +365,4 @@ impl LogSet {
         let proven = |b: &&Branch| b.head.is_some() && b.state != BranchState::Dropping;
         self.of_author(author).filter(proven).map(|branch| branch.id.log).collect()
     }
-}
-
-fn share_hash(heads: &BTreeMap<(LogId, u64, Hash), ()>) -> Hash {
-    let mut h = crypto::hasher(Domain::Digest);
-    for (log, seq, head) in heads.keys() {
-        h.update(&log.to_bytes());
-        h.update(&seq.to_be_bytes());
-        h.update(head.as_bytes());
-    }
-    Hash::new(*h.finalize().as_bytes())
 }

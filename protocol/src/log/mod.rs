@@ -3,6 +3,7 @@
 pub(crate) mod branch;
 pub mod commit;
 pub mod digest;
+pub(crate) mod head_hash;
 pub mod heads;
 pub mod live_root;
 pub mod live_set;

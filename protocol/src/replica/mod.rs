@@ -153,23 +153,37 @@ impl<S: Store> Replica<S> {
     /// What this replica says in a digest under this key, ascending. Of a log that is set aside it says
     /// that nothing is there, for the others may think otherwise.
     pub(crate) fn entries(&self, key: &DigestKey) -> Vec<Entry> {
-        let mut entries: Vec<Entry> = Vec::with_capacity(self.logs.len());
-        let mut branches = self.logs.iter().peekable();
-        while let Some(branch) = branches.next() {
-            let log = branch.id.log;
-            if branch.shown() || branch.fetching() {
-                entries.push(Entry::of(branch, key));
-            }
-            let last = branches.peek().is_none_or(|next| next.id.log != log);
-            let wanted = log.author == self.me || branch.extent != Extent::Nothing;
-            if last && wanted && entries.last().is_none_or(|entry| entry.log != log) {
-                entries.push(Entry::nothing(log));
-            }
+        let all: Vec<&Branch> = self.logs.iter().collect();
+        let by_log = all.chunk_by(|a, b| a.id.log == b.id.log);
+        by_log.flat_map(|branches| self.entries_of(branches, key)).collect()
+    }
+
+    /// The same of some logs, which ascend.
+    pub(crate) fn some_entries<'a>(
+        &self,
+        logs: impl IntoIterator<Item = &'a LogId>,
+        key: &DigestKey,
+    ) -> Vec<Entry> {
+        let of_log = |log: &LogId| {
+            let branches: Vec<&Branch> = self.logs.branches(*log).collect();
+            self.entries_of(&branches, key)
+        };
+        logs.into_iter().flat_map(of_log).collect()
+    }
+
+    /// The same of one log, which has these branches.
+    fn entries_of(&self, branches: &[&Branch], key: &DigestKey) -> Vec<Entry> {
+        let told = branches.iter().filter(|branch| branch.shown() || branch.fetching());
+        let mut entries: Vec<Entry> = told.map(|branch| Entry::of(branch, key)).collect();
+        if let (true, Some(last)) = (entries.is_empty(), branches.last()) {
+            let log = last.id.log;
+            let wanted = log.author == self.me || last.extent != Extent::Nothing;
+            entries.extend(wanted.then(|| Entry::nothing(log)));
         }
         // What is here of a log, however little it proves, need not be sent again.
-        let here = |log| self.logs.branches(log).any(|b| b.head.is_some() && !b.dropping());
+        let here = || branches.iter().any(|b| b.head.is_some() && !b.dropping());
         for entry in entries.iter_mut().filter(|entry| entry.seq == 0) {
-            entry.compare |= here(entry.log);
+            entry.compare |= here();
         }
         entries.sort_unstable();
         entries
@@ -379,9 +393,13 @@ impl<S: Store> Replica<S> {
             self.held.push(commit, now.mono);
             return Ok(gap);
         };
-        let branch = match self.logs.get(&id).cloned() {
+        let new;
+        let branch = match self.logs.get(&id) {
             Some(branch) => branch,
-            None => self.new_branch(id),
+            None => {
+                new = self.new_branch(id);
+                &new
+            }
         };
         if branch.purging() {
             self.held.push(commit, now.mono);
@@ -392,6 +410,7 @@ impl<S: Store> Replica<S> {
         // One log, one grant: its first header fixes it.
         let granted = branch.head.as_ref().is_none_or(|head| head.header().grant == header.grant);
         if !stamps_rise || !(granted || plant::is(Plant::MixGrants)) {
+            let branch = branch.clone();
             self.freeze(branch, commit.header().hash());
             return Ok(Taken::Placed);
         }
@@ -404,11 +423,12 @@ impl<S: Store> Replica<S> {
             }
         };
         if !proves(commit.header(), change.totals()) {
+            let branch = branch.clone();
             self.freeze(branch, commit.header().hash());
             return Ok(Taken::Placed);
         }
         self.fx.counters.commits_applied += 1;
-        self.advance_head(branch, &commit, *change);
+        self.advance_head(id, &commit, *change);
         Ok(Taken::Placed)
     }
 
@@ -448,17 +468,16 @@ impl<S: Store> Replica<S> {
     }
 
     /// Moves a branch's head over a commit whose root is right (or was just computed).
-    pub(crate) fn advance_head(
-        &mut self,
-        mut branch: Branch,
-        commit: &VerifiedCommit,
-        change: Advance,
-    ) {
-        let id = branch.id;
-        branch.extent = self.extent(id.log);
-        let first = branch.head.is_none();
-        let mut writes = branch.go_on(commit.header().clone(), change);
-        self.logs.put(branch);
+    pub(crate) fn advance_head(&mut self, id: BranchId, commit: &VerifiedCommit, change: Advance) {
+        if !self.logs.contains(&id) {
+            self.logs.put(self.new_branch(id));
+        }
+        let extent = self.extent(id.log);
+        let moved = self.logs.edit(id, |branch| {
+            branch.extent = extent;
+            (branch.head.is_none(), branch.go_on(commit.header().clone(), change))
+        });
+        let (first, mut writes) = moved.unwrap_or_default();
         if first {
             self.make_room(id.log.author);
         }

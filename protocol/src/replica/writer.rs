@@ -7,7 +7,7 @@ use super::effects::Effects;
 use super::plan::{holds, size_hint, value_of, write};
 use crate::codec::{self, Bytes};
 use crate::crypto::DeviceKey;
-use crate::id::{DeviceId, Hash, LogId, Version};
+use crate::id::{BranchId, DeviceId, Hash, LogId, Version};
 use crate::io::{Change, Edit, Fault, Output, Token, WriteRefused};
 use crate::limits::{
     GROUP_BYTES, GROUP_OPS, MAX_LOGS_PER_AUTHOR, MAX_QUEUED_WRITES, MAX_TX_BYTES, MAX_TX_OPS,
@@ -58,7 +58,7 @@ pub(crate) struct Parts<'a, S> {
 /// A commit of this device's that is signed, and what it changes. Nothing of it is kept yet.
 pub(crate) struct Signed {
     /// The branch that it goes on from.
-    pub(crate) branch: Branch,
+    pub(crate) branch: BranchId,
     pub(crate) commit: VerifiedCommit,
     pub(crate) change: Advance,
     /// The names of its operations, in their order.
@@ -369,7 +369,7 @@ impl LocalWriter {
         }
         let commit = commit::sign(&self.key, header, slots);
         parts.fx.counters.commits_signed += 1;
-        Ok(Some(Signed { branch: own, commit, change: *change, names }))
+        Ok(Some(Signed { branch: own.id, commit, change: *change, names }))
     }
 }
 

@@ -20,3 +20,5 @@ mod rounds;
 mod scrub;
 mod sessions;
 mod verdicts;
+#[cfg(feature = "plant")]
+mod work;

@@ -119,8 +119,7 @@ impl Pull {
         now: Now,
         replica: &mut Replica<S>,
     ) -> Self {
-        let mut entries = replica.entries(&told.key);
-        entries.retain(|entry| logs.contains(&entry.log));
+        let mut entries = replica.some_entries(logs, &told.key);
         entries.truncate(DIGEST_ENTRIES);
         let ask = message::encode(&Repair::Digest(Digest {
             statements: Vec::new(),

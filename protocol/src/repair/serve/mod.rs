@@ -37,6 +37,9 @@ pub(crate) struct Heard {
     /// Which of its digests this is; 0: none.
     pub(crate) number: u64,
     pub(crate) digest: digest::Digest,
+    /// What was here when it was last brought in line with what is here, see
+    /// [`crate::log::log_set::LogSet::changed_since`]; 0: not since it was told.
+    pub(crate) aligned: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -224,7 +227,7 @@ impl Serve {
         if digest.since == 0 {
             heard.digest.clear();
         }
-        (heard.key, heard.number) = (digest.key, digest.number);
+        (heard.key, heard.number, heard.aligned) = (digest.key, digest.number, 0);
         for (log, mut entries) in digest::group(entries) {
             let counts = replica.roster.extent(&log) != Extent::Nothing && replica.log_counts(log);
             let room = heard.digest.len() < MAX_LOGS || heard.digest.contains_key(&log);
@@ -246,11 +249,10 @@ impl Serve {
         self.key = *key;
         let mut planned = Vec::new();
         let mut whole_before = None;
-        for branch in replica.logs.iter().filter(|branch| branch.shown()) {
+        let everything = only.is_empty().then(|| replica.logs.iter());
+        let asked = only.iter().flat_map(|log| replica.logs.branches(*log));
+        for branch in everything.into_iter().flatten().chain(asked).filter(|b| b.shown()) {
             let log = branch.id.log;
-            if !only.is_empty() && only.binary_search(&log).is_err() {
-                continue;
-            }
             let entries = theirs.get(&log).map_or(&[][..], Vec::as_slice);
             let Some(mut sending) = offer(branch, entries, key, replica)? else { continue };
             if sending.base == 0 && whole_before == Some(log) {

@@ -12,6 +12,7 @@ use swarmkv_protocol::live_root::Totals;
 use swarmkv_protocol::message::{self, Gossip};
 use swarmkv_protocol::model::cell::Cell;
 use swarmkv_protocol::op::{Body, Op, Slot};
+use swarmkv_protocol::roster::Roster;
 use swarmkv_protocol::time::Hlc;
 
 use super::Swarm;
@@ -33,16 +34,19 @@ pub struct Author {
 impl Author {
     /// A log of node `n`, at its beginning, under its grant.
     pub fn new(swarm: &Swarm, n: usize, epoch: u64) -> Self {
-        let key = super::key(n);
+        Self::of(swarm.nodes[0].engine.roster(), super::key(n), epoch, swarm.wall)
+    }
+
+    /// A log of the member with this key, at its beginning, under its grant.
+    pub fn of(roster: &Roster, key: [u8; 32], epoch: u64, wall: u64) -> Self {
         let author = DeviceKey::from_seed(&key).id();
-        let roster = swarm.nodes[0].engine.roster();
         Self {
             key,
             swarm: roster.swarm(),
             log: LogId { author, epoch, shard: 0 },
             grant: roster.member(&author).expect("a member").grant,
             seq: 0,
-            hlc: Hlc::at(swarm.wall).0,
+            hlc: Hlc::at(wall).0,
             prev: Hash::default(),
             totals: Totals::default(),
             live: BTreeMap::new(),
