@@ -54,6 +54,9 @@ pub const SUMS: usize = 64;
 pub const NAMES: usize = 4096;
 /// Bytes of operations read for such a frame, unless one slot alone is larger.
 pub const NAMES_BYTES: usize = 1 << 20;
+/// Bytes of operations that are read for one such frame on the side that asks: of what is set aside and of every
+/// history of the log.
+pub const COMPARE_BYTES: usize = (MAX_BRANCHES + 2) * NAMES_BYTES;
 /// Ranges of a log that are asked for in one frame.
 pub const RANGES: usize = 256;
 /// Ranges of one log noted as differing; those beyond are noted as one.

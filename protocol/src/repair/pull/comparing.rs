@@ -8,7 +8,9 @@ use super::receiving::{Comparing, Receiving};
 use crate::codec::Bytes;
 use crate::id::{BranchId, Hash8};
 use crate::io::Fault;
-use crate::limits::{BLOCK_BYTES, BLOCK_SLOTS, CHORE_BYTES, CHORE_SLOTS, NAMES, RANGES, SUMS};
+use crate::limits::{
+    BLOCK_BYTES, BLOCK_SLOTS, CHORE_BYTES, CHORE_SLOTS, COMPARE_BYTES, NAMES, RANGES, SUMS,
+};
 use crate::log::live_set::{self, Named, Range};
 use crate::log::verify::admissible_slot;
 use crate::message::{Ask, Names, Repair, Sums};
@@ -24,10 +26,37 @@ use crate::time::Now;
 const SPARED: u64 = 64;
 
 /// What is to be dropped of what is set aside, and what is put there instead.
-#[derive(Default)]
 struct Edit {
     drop: Vec<RawSlot>,
     add: Vec<(Slot, Bytes)>,
+    /// Bytes of operations that may still be read for this frame: what lies beyond is asked for.
+    left: usize,
+}
+
+impl Edit {
+    fn new() -> Self {
+        Self { drop: Vec::new(), add: Vec::new(), left: COMPARE_BYTES }
+    }
+
+    /// Slots of a history in a range, within what may still be read. A history that cannot be read has none.
+    fn read(
+        &mut self,
+        id: &BranchId,
+        range: Range,
+        most: (usize, usize),
+        store: &impl Store,
+    ) -> Result<Vec<RawSlot>, StoreError> {
+        if self.left == 0 {
+            return Ok(Vec::new());
+        }
+        let (slots, bytes) = (most.0, most.1.min(self.left));
+        let raws = match store.slots_after(id, range.after, range.upto, slots, bytes) {
+            Err(StoreError::Damaged { .. }) => Vec::new(),
+            raws => raws?,
+        };
+        self.left = self.left.saturating_sub(raws.iter().map(|raw| raw.op.len()).sum());
+        Ok(raws)
+    }
 }
 
 impl Pull {
@@ -51,7 +80,7 @@ impl Pull {
         };
         self.progress.bytes(now.mono, size);
         self.hold_on(receiving.branch, now, SPARED * size, replica);
-        let mut edit = Edit::default();
+        let mut edit = Edit::new();
         for block in &sums.blocks {
             if block.upto <= receiving.upto {
                 return Err(self.nonsense("sums do not ascend"));
@@ -94,7 +123,7 @@ impl Pull {
         self.hold_on(receiving.branch, now, SPARED * size, replica);
         let mut due: BTreeMap<u64, Hash8> =
             names.names.iter().map(|named| (named.seq, named.name)).collect();
-        let mut edit = Edit::default();
+        let mut edit = Edit::new();
         for range in asked.iter().rev().filter(|range| range.upto > names.upto) {
             let after = range.after.max(names.upto);
             comparing.differing.push_front(Range { after, upto: range.upto });
@@ -131,11 +160,11 @@ impl Pull {
         edit: &mut Edit,
         replica: &Replica<S>,
     ) -> Result<bool, StoreError> {
-        let read = |id: &BranchId| {
-            let (slots, bytes) = (BLOCK_SLOTS + 1, BLOCK_BYTES + 1);
-            replica.store.slots_after(id, range.after, range.upto, slots, bytes)
-        };
-        let here = read(&receiving.branch)?;
+        let most = (BLOCK_SLOTS + 1, BLOCK_BYTES + 1);
+        if edit.left == 0 {
+            return Ok(false);
+        }
+        let here = edit.read(&receiving.branch, range, most, &replica.store)?;
         let is = |raws: &[RawSlot]| live_set::sum(raws, &self.key) == sum;
         let end = here.last().map_or(range.after, |last| last.seq);
         if !replica.store.slots_after(&receiving.branch, end, range.upto, 1, 1)?.is_empty() {
@@ -145,7 +174,7 @@ impl Pull {
             return Ok(true);
         }
         for source in sources(receiving, replica) {
-            let mut raws = read(&source)?;
+            let mut raws = edit.read(&source, range, most, &replica.store)?;
             if let Some(branch) = replica.logs.get(&source) {
                 let upto = branch.seq();
                 let latest = raws.iter().map(|raw| branch.is_latest(raw, upto, &replica.store));
@@ -188,8 +217,7 @@ impl Pull {
             if due.range(after + 1..=upto).next().is_none() {
                 return Ok(());
             }
-            let raws = store.slots_after(&source, after, upto, NAMES, CHORE_BYTES)?;
-            for raw in raws {
+            for raw in edit.read(&source, range, (NAMES, CHORE_BYTES), store)? {
                 let named = due.get(&raw.seq) == Some(&Named::of(&raw, &self.key).name);
                 let one = std::slice::from_ref(&raw);
                 if named && let Some(slots) = opened(one, receiving, replica) {

@@ -139,14 +139,15 @@ impl Serve {
         cursor: &mut u64,
         store: &impl Store,
     ) -> Result<Sums, StoreError> {
-        let mut blocks = Vec::new();
-        while blocks.len() < SUMS {
+        let (mut blocks, mut read) = (Vec::new(), 0);
+        while blocks.len() < SUMS && read < NAMES_BYTES {
             let (from, upto) = (*cursor, branch.seq());
             let raws = store.slots_after(&branch.id, from, upto, BLOCK_SLOTS, BLOCK_BYTES)?;
             let Some(last) = raws.last() else {
                 return Ok(Sums { blocks, last: true });
             };
             *cursor = last.seq;
+            read += raws.iter().map(|raw| raw.op.len()).sum::<usize>();
             let live = self.live(branch, raws, store)?;
             blocks.push(Block { upto: *cursor, sum: live_set::sum(&live, &self.key) });
         }
