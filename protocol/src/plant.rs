@@ -65,6 +65,8 @@ pub enum Plant {
     PunishUnknownGrant,
     /// A slow comparison lasts as long as it likes, whoever waits.
     EndlessTurns,
+    /// Who has as many histories of a log as are kept is taken to lag behind in one of them.
+    FullLags,
     /// Blocks of a live set are taken for the same, whatever their sums say.
     TrustSums,
 }

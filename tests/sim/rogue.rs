@@ -208,7 +208,10 @@ fn twist_comparison(rng: &mut Rng, repair: &mut Repair) {
             0 => ask.ranges.clear(),
             1 => ask.wanted.clear(),
             2 => ask.wanted.extend([0, u64::MAX]),
-            _ => ask.ranges.iter_mut().for_each(|range| range.upto += rng.below(9)),
+            _ => ask
+                .ranges
+                .iter_mut()
+                .for_each(|range| range.upto = range.upto.saturating_add(rng.below(9))),
         },
         Repair::Names(names) => match rng.below(4) {
             0 => names.upto = rng.below(100),

@@ -186,6 +186,42 @@ fn forks_are_kept_to_a_number_and_the_same_ones_everywhere() {
     assert!(held <= 1_000 * MAX_BRANCHES as u64, "{held} bytes");
 }
 
+/// One replica has as many long histories of a log as are kept, another as many short ones, and neither has
+/// the headers between; whether they come to have the same. Which are kept is up to their hashes.
+fn long_and_short(variant: u64) -> bool {
+    let mut swarm = Swarm::new(4 + 2 * MAX_BRANCHES);
+    for i in 0..2 * MAX_BRANCHES {
+        let (source, to) = (4 + i, 2 + i % 2);
+        let length = if to == 2 { 8 } else { 1 };
+        let mut author = Author::new(&swarm, ROGUE, 1);
+        author.hlc += 10 * i as u64 + 1_000 * variant;
+        for n in 0..length {
+            let message = author.puts(&[&format!("{i} {n}")], "v");
+            swarm.hand_gossip(source, ROGUE, message);
+        }
+        meet(&mut swarm, &[source, to]);
+        swarm.disconnect_all(source);
+    }
+    meet(&mut swarm, &[2, 3]);
+    swarm.pass(600_000);
+    swarm.hash(2) == swarm.hash(3)
+}
+
+#[test]
+fn of_long_and_short_histories_the_same_are_kept_everywhere() {
+    assert!((0..4).all(long_and_short));
+}
+
+#[test]
+#[cfg(feature = "plant")]
+fn they_would_not_be_if_who_has_all_that_is_kept_were_taken_to_lag_behind() {
+    use swarmkv_protocol::plant::{Plant, plant};
+    plant(Some(Plant::FullLags));
+    let same = (0..4).all(long_and_short);
+    plant(None);
+    assert!(!same);
+}
+
 /// Sixty logs of six members lie on a key, each with a false entry for the owner's log far beyond its head;
 /// what the owner's last write shows, there and at another member.
 fn beside_a_ransom() -> [Option<String>; 2] {

@@ -14,6 +14,7 @@ use crate::log::branch::Branch;
 use crate::log::commit::VerifiedHeader;
 use crate::log::digest::{self, DigestKey, Entry};
 use crate::message::{self, Digest, Plan, Planned, Repair, Statements, Then};
+use crate::plant::{self, Plant};
 use crate::replica::Replica;
 use crate::roster::Extent;
 use crate::store::{Store, StoreError};
@@ -327,7 +328,9 @@ fn offer<S: Store>(
         match relation(branch, entry, key, replica)? {
             Relation::GoesOn => best = Some((true, *entry)),
             Relation::Unknown => {
-                all_apart = false;
+                // Who keeps as many histories as there may be does not take what it may lag behind of.
+                let full = replica.logs.shown(branch.id.log).count() >= MAX_BRANCHES;
+                all_apart &= full && !plant::is(Plant::FullLags);
                 let below = entry.seq < branch.seq();
                 if below && best.is_none_or(|(linked, _)| !linked) {
                     best = Some((false, *entry));
@@ -396,6 +399,10 @@ fn is_news<S: Store>(
     {
         return Ok(false);
     }
+    // It keeps as many histories as there may be, those with the least hashes: it may lag behind in none of them
+    // and hold one that is to be kept here as well.
+    let proven = theirs.iter().filter(|entry| entry.seq > 0).count();
+    let full = proven >= MAX_BRANCHES && !plant::is(Plant::FullLags);
     for branch in replica.logs.shown(entry.log) {
         let head = key.short(&branch.head_hash());
         if branch.seq() == entry.seq && head == entry.head {
@@ -405,7 +412,7 @@ fn is_news<S: Store>(
         match relation(branch, entry, key, replica)? {
             Relation::GoesOn => return Ok(false),
             // The other side holds both: then neither is part of the other.
-            Relation::Unknown if entry.seq < branch.seq() && !both => return Ok(false),
+            Relation::Unknown if entry.seq < branch.seq() && !both && !full => return Ok(false),
             Relation::Unknown | Relation::Apart => {}
         }
     }
