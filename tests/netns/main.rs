@@ -7,4 +7,3 @@ mod honest;
 mod lan;
 mod partition;
 mod routed;
-mod slow;

@@ -74,7 +74,6 @@ const HOSTILE: &[(Fault, &[&str])] = &[
     (Fault::NoPrefix, &["rights"]),
     (Fault::MixGrants, &["rights", "equal", "honest"]),
     (Fault::KeepAllEpochs, &["buffers", "equal"]),
-    (Fault::KeepAllBranches, &["buffers", "equal"]),
     (Fault::PunishUnknownGrant, &["honest"]),
     (Fault::PunishGap, &["honest"]),
     (Fault::JudgeEarly, &["judged"]),

@@ -99,7 +99,9 @@ impl<S: Store> Engine<S> {
         self.wanted.remove(&peer);
         let session = self.new_session();
         self.replica.fx.counters.pulls += 1;
-        let beside = !busy.is_empty() || self.replica.logs.is_crowded();
+        // Of what another session brings, one that closes a gap as well, nothing is to be sent twice: on a slow
+        // line the two would halve each other's pace until both are too slow to keep their log.
+        let beside = !self.pulls.is_empty() || self.replica.logs.is_crowded();
         let pull = Pull::start(session, peer, now, beside, &mut self.replica);
         self.pulls.insert(session, pull);
         true

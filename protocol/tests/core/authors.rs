@@ -160,9 +160,9 @@ fn of_many_logs_the_same_count_everywhere_however_they_arrive() {
     assert_eq!(swarm.nodes[4].engine.counters().slots_received, before, "nothing is sent in vain");
 }
 
-#[test]
-fn forks_are_kept_to_a_number_and_the_same_ones_everywhere() {
-    let mut swarm = Swarm::granted(4, |n, grant| {
+/// Bytes of a forked log that replicas hold which have all met.
+fn held_of_forks() -> u64 {
+    let mut swarm = Swarm::granted(4 + 3 * MAX_BRANCHES, |n, grant| {
         if n == ROGUE {
             grant.max_bytes = Some(1_000);
         }
@@ -172,7 +172,10 @@ fn forks_are_kept_to_a_number_and_the_same_ones_everywhere() {
         author.hlc += i as u64;
         let message = author.puts(&[&format!("f{i}")], &"x".repeat(800));
         let to = [0, 2, 3][i % 3];
-        swarm.hand_gossip(to, ROGUE, message);
+        // A replica that has one history takes another from a peer only.
+        swarm.hand_gossip(4 + i, ROGUE, message);
+        meet(&mut swarm, &[4 + i, to]);
+        swarm.disconnect_all(4 + i);
     }
     for _ in 0..6 {
         meet(&mut swarm, &[0, 2, 3]);
@@ -182,8 +185,23 @@ fn forks_are_kept_to_a_number_and_the_same_ones_everywhere() {
     }
     meet(&mut swarm, &[0, 2, 3]);
     ends_the_same(&swarm, &[0, 2, 3]);
-    let held: u64 = swarm.nodes[0].engine.logs().iter().map(|log| log.bytes).sum();
+    swarm.nodes[0].engine.logs().iter().map(|log| log.bytes).sum()
+}
+
+#[test]
+fn forks_are_kept_to_a_number_and_the_same_ones_everywhere() {
+    let held = held_of_forks();
     assert!(held <= 1_000 * MAX_BRANCHES as u64, "{held} bytes");
+}
+
+#[test]
+#[cfg(feature = "plant")]
+fn they_would_fill_the_disk_if_all_histories_were_kept() {
+    use swarmkv_protocol::plant::{Plant, plant};
+    plant(Some(Plant::KeepAllBranches));
+    let held = held_of_forks();
+    plant(None);
+    assert!(held > 1_000 * MAX_BRANCHES as u64, "{held} bytes");
 }
 
 /// One replica has as many long histories of a log as are kept, another as many short ones, and neither has
