@@ -9,7 +9,7 @@ use crate::id::BranchId;
 use crate::limits::{
     SCRUB_BYTES, SCRUB_EVERY_MS, SCRUB_FAST_MS, SCRUB_FAST_SLOTS, SCRUB_REST_MS, SCRUB_SLOTS,
 };
-use crate::log::branch::{Branch, Chore, proves};
+use crate::log::branch::{Chore, proves};
 use crate::plant::{self, Plant};
 use crate::store::{RawSlot, Store, StoreError};
 
@@ -59,10 +59,17 @@ impl<S: Store> Replica<S> {
             return Ok(Next::Rest);
         };
         let count = if fast { SCRUB_FAST_SLOTS } else { SCRUB_SLOTS };
-        let Some(log) = self.logs.get(&id).filter(|log| quiet(log)) else {
+        let Some(log) = self.logs.get(&id).filter(|log| log.shown()) else {
             self.scrub_passed(id);
             return Ok(Next::Step(pause));
         };
+        if log.chore != Chore::None {
+            // More than its live set is stored. What was asked for waits for the tidying, which is soon done.
+            if !fast {
+                self.scrub_passed(id);
+            }
+            return Ok(Next::Step(pause));
+        }
         let mut sums = log.scrubbed.clone().unwrap_or_default();
         let step = self.store.slots_after(&id, sums.upto, log.seq(), count, SCRUB_BYTES)?;
         for raw in &step {
@@ -109,9 +116,4 @@ impl<S: Store> Replica<S> {
         }
         self.logs.edit(id, |log| log.scrubbed = None);
     }
-}
-
-/// Whether only its live set is stored of a branch.
-fn quiet(log: &Branch) -> bool {
-    log.shown() && log.staged.is_none() && log.chore == Chore::None
 }

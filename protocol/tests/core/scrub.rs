@@ -4,6 +4,7 @@ use swarmkv_protocol::codec::{self, Bytes};
 use swarmkv_protocol::id::BranchId;
 use swarmkv_protocol::io::{Input, Output, WriteRefused};
 use swarmkv_protocol::limits::SCRUB_REST_MS;
+use swarmkv_protocol::message::{self, Repair};
 use swarmkv_protocol::op::{Body, Op};
 use swarmkv_protocol::store::{Store as _, Write};
 
@@ -70,6 +71,23 @@ fn a_changed_lost_or_unreadable_slot_is_found_and_fetched_afresh() {
         assert!(!swarm.damned(), "case {case}");
         assert!(swarm.nodes[1].engine.logs().iter().all(|log| !log.aside && !log.forked));
     }
+}
+
+#[test]
+fn what_peers_stage_of_a_log_keeps_nobody_from_reading_it_again() {
+    let mut swarm = filled(2);
+    // The last frame never comes: slots lie staged above the head.
+    swarm.hook = Box::new(|_, to, bytes| {
+        let end = matches!(message::decode(&bytes), Ok(Repair::End(_)));
+        (to != 1 || !end).then_some(bytes)
+    });
+    swarm.put(0, "new", "1");
+    swarm.pass(20_000);
+    assert!(swarm.nodes[1].engine.logs().iter().any(|log| log.staged > 0));
+    damage(&mut swarm, 1, "a 7", Some("false"));
+    swarm.input(1, Input::Scrub);
+    swarm.pass(5_000);
+    assert_eq!(swarm.nodes[1].engine.counters().set_aside, 1);
 }
 
 #[test]
