@@ -48,7 +48,7 @@ const BOUND: u64 = 60;
 /// (`protocol/tests`): a root without contexts, entries that dominate all before them, digests without heads,
 /// surplus logs that are not written again.
 const SUITE: &[(Plant, &[&str])] = &[
-    (Plant::DropWrites(8), &["whole", "signed"]),
+    (Plant::DropWrites(8), &["whole", "signed", "honest"]),
     (Plant::ChangeValue, &["signed"]),
     (Plant::TearTransaction, &["whole"]),
     (Plant::SendBeforeSync, &["durable"]),
