@@ -6,9 +6,11 @@ use swarmkv_protocol::commit::SignedHeader;
 use swarmkv_protocol::crypto::{self, Domain};
 use swarmkv_protocol::digest::{DigestKey, Entry};
 use swarmkv_protocol::id::{Hash, Hash8, LogId};
-use swarmkv_protocol::io::{Change, Input, Output, SessionId, WriteRefused};
+use swarmkv_protocol::io::{Blame, Change, Fault, Input, Output, SessionId, WriteRefused};
 use swarmkv_protocol::limits::{DIGEST_ENTRIES, MAX_LOGS};
-use swarmkv_protocol::message::{self, Completeness, Plan, Planned, Repair, SlotRecord, Start};
+use swarmkv_protocol::message::{
+    self, Completeness, Names, Plan, Planned, Repair, SlotRecord, Start, Sums,
+};
 use swarmkv_protocol::roster::Role;
 use swarmkv_protocol::store::{Store as _, Write};
 use swarmkv_protocol::time::Hlc;
@@ -70,6 +72,24 @@ fn a_member_that_drips_frames_holds_nothing_up() {
     assert!(swarm.nodes[VICTIM].engine.caught_up());
     // And it is asked ever less often.
     assert!(swarm.opened.len() < 12, "{} sessions in nine minutes", swarm.opened.len());
+}
+
+#[test]
+fn a_member_that_wants_answers_and_takes_none_does_not_make_them_pile_up() {
+    for frame in [
+        Repair::Names(Names { names: Vec::new(), upto: 9 }),
+        Repair::Sums(Sums { blocks: Vec::new(), last: true }),
+    ] {
+        let mut swarm = Swarm::new(3);
+        let (session, _) = planned(&mut swarm, Vec::new());
+        let frame = message::encode(&frame);
+        // The session never says that it could take another frame.
+        for _ in 0..4 {
+            swarm.input(VICTIM, Input::SessionFrame(session, frame.clone()));
+        }
+        let faults = &swarm.nodes[VICTIM].faults;
+        assert!(matches!(faults[..], [Fault::Peer { blame: Blame::Nobody, .. }]), "{faults:?}");
+    }
 }
 
 /// What the rogue would have of the honest one's log, if it told the truth.

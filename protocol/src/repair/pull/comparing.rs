@@ -71,6 +71,7 @@ impl Pull {
         if sums.blocks.len() > SUMS || sums.blocks.is_empty() && !sums.last {
             return Err(self.nonsense("no or too many sums"));
         }
+        self.was_asked()?;
         let Some((mut receiving, mut comparing)) = self.comparing(replica) else {
             if sums.last {
                 // Of a log that is not wanted: no more of it than has to be.
@@ -106,6 +107,7 @@ impl Pull {
         now: Now,
         replica: &mut Replica<S>,
     ) -> Result<(), Fault> {
+        self.was_asked()?;
         let Some((mut receiving, mut comparing)) = self.comparing(replica) else {
             self.say(&Repair::Ask(Ask::default()), replica);
             return Ok(());
@@ -137,6 +139,15 @@ impl Pull {
         receiving.comparing = Some(comparing);
         self.set_aside(receiving, &edit.drop, edit.add, now, replica)?;
         self.ask(wanted, replica)
+    }
+
+    /// Each such frame may be answered, so one that comes before the last answer has left ends the session: what
+    /// waits to be sent would have no bound.
+    fn was_asked(&self) -> Result<(), Fault> {
+        match self.outbox.is_empty() {
+            true => Ok(()),
+            false => Err(Fault::nobody(self.peer, "goes on without waiting for the answers")),
+        }
     }
 
     /// The log that arrives, if its live set is being compared and this session still may.
